@@ -1,0 +1,68 @@
+"""A corpus in memory: annotated conversations by split, and where in which recording each utterance lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from telme.conversation import Conversation, LabelSet, Utterance
+from telme.findings import Finding
+
+
+class Size(NamedTuple):
+    """How much a split holds."""
+
+    conversations: int
+    utterances: int
+
+
+class Span(NamedTuple):
+    """A stretch of a recording, in seconds."""
+
+    recording: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """Annotated conversations by split.
+
+    Args:
+        name: Such as `meld`.
+        root: The folder it was read from.
+        labels: The emotions that its utterances are annotated with.
+        splits: `train`, `dev`, `test`, as far as present, to their conversations. Ids are `train/dia0` and
+            `train/dia0_utt3`: the split is a part of them, since corpora number each split from 0.
+        sizes: The published size of each split.
+        recordings: Id of an utterance to the name of the recording that its times index, such as `s08e21`.
+        clips: Split to the folder that holds its clips; a split that is not named has text only.
+        repairs: What reading had to mend or leave out.
+    """
+
+    name: str
+    root: str
+    labels: LabelSet
+    splits: Mapping[str, tuple[Conversation, ...]]
+    sizes: Mapping[str, Size]
+    recordings: Mapping[str, str]
+    clips: Mapping[str, str]
+    repairs: tuple[Finding, ...]
+
+    @property
+    def conversations(self) -> Iterator[Conversation]:
+        """All conversations, split by split."""
+        return (conversation for split in self.splits.values() for conversation in split)
+
+    @property
+    def utterances(self) -> Iterator[Utterance]:
+        """All utterances, split by split, in the order they were spoken."""
+        return (utterance for conversation in self.conversations for utterance in conversation)
+
+    def span(self, utterance: Utterance) -> Span | None:
+        """Where the utterance was spoken; none where the recording or a time is not known."""
+        recording = None if utterance.id is None else self.recordings.get(utterance.id)
+        if recording is None or utterance.start is None or utterance.end is None:
+            return None
+        return Span(recording, utterance.start, utterance.end)

@@ -1,0 +1,79 @@
+"""A padded batch -> one embedding and the class scores per utterance, for each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from telme.collate import batches_by_size, pad_prompts
+from telme.prompt import Prompt
+
+TOKENS_PER_BATCH = 8192  # in prediction: enough to keep a processor busy, about 1 GB with a large encoder
+
+EMBEDDING_SIZE = 768  # d, the size that all encoder outputs are brought to
+
+
+class Encoded(NamedTuple):
+    """What every encoder returns: `embedding` (batch, 768), F_T, F_a or F_v, and `logits` (batch, classes)."""
+
+    embedding: Tensor
+    logits: Tensor
+
+
+class TextEncoder(nn.Module):
+    """Language model -> Linear to 768 at the read-out position (Eq. 3) -> linear classifier.
+
+    Args:
+        backbone: Any Hugging Face encoder or decoder without a head.
+        classes: Number of emotions.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, *, classes: int) -> None:
+        super().__init__()
+        # Its output is not read, and weights without a gradient would stop a distributed run.
+        if hasattr(backbone, "pooler"):
+            backbone.register_module("pooler", None)
+        self.backbone = backbone
+        self.projection = nn.Linear(backbone.config.hidden_size, EMBEDDING_SIZE)
+        self.classifier = nn.Linear(EMBEDDING_SIZE, classes)
+
+    @property
+    def pad_id(self) -> int:
+        """Token id to pad with; a decoder without one is never shown the padding, so that any id will do."""
+        return self.backbone.config.pad_token_id or 0
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position: Tensor) -> Encoded:
+        """Reads each row at its position; padding may stand on either side and never changes the result.
+
+        Args:
+            input_ids: (batch, tokens) int64.
+            attention_mask: (batch, tokens), 1 where there is a token.
+            position: (batch,) index of the mask token within the padded row.
+        """
+        # Absolute positions are counted from the left, so padding on the left is rotated to the right first.
+        first = attention_mask.argmax(dim=1, keepdim=True)
+        order = (torch.arange(input_ids.shape[1], device=input_ids.device) + first) % input_ids.shape[1]
+        hidden = self.backbone(
+            input_ids=input_ids.gather(1, order), attention_mask=attention_mask.gather(1, order)
+        ).last_hidden_state
+        rows = torch.arange(len(hidden), device=hidden.device)
+        embedding = self.projection(hidden[rows, position - first.squeeze(1)])
+        return Encoded(embedding, self.classifier(embedding))
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[Prompt], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Encoded:
+        """Embeddings and logits of prompts, in their order, float32 on the CPU; the encoder is put in eval mode."""
+        self.eval()
+        device = self.projection.weight.device
+        batches = batches_by_size([len(prompt.input_ids) for prompt in prompts], budget=tokens_per_batch)
+        parts: list[Encoded] = []
+        for batch in batches:
+            inputs = pad_prompts([prompts[row] for row in batch], pad_id=self.pad_id)
+            parts.append(self(**{name: tensor.to(device) for name, tensor in inputs.items()}))
+        order = torch.tensor([row for batch in batches for row in batch]).argsort()
+        embedding, logits = (torch.cat(column).float().cpu()[order] for column in zip(*parts, strict=True))
+        return Encoded(embedding, logits)

@@ -1,0 +1,52 @@
+"""What long work shows: a progress bar on a terminal, a line now and then elsewhere; always on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class StageProgress:
+    """The progress of one training stage: steps, time left, and a line for each epoch with its dev score."""
+
+    def __init__(self, title: str, *, steps: int, epochs: int) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=steps)
+        self._title, self._epochs = title, epochs
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def at(self, step: int) -> None:
+        """Steps done so far, those of an interrupted run included."""
+        self._bar.update(self._task, completed=step)
+
+    def epoch_ended(self, epoch: int, dev: Mapping[str, float], *, best_before: float | None) -> None:
+        """Prints the epoch's dev score and whether it is the best so far."""
+        score = dev["dev_weighted_f1"]
+        mark = " (best so far)" if best_before is None or score > best_before else ""
+        self._console.print(
+            f"{self._title}: epoch {epoch} of {self._epochs}, dev weighted F1 {100 * score:.2f}{mark}", highlight=False
+        )

@@ -1,0 +1,101 @@
+"""A run's folder: which experiment it is, where its checkpoints lie, and what it ends with.
+
+`recipe.json` and `environment.json` are written first, each stage's checkpoints lie in a folder of its name, and
+`model/`, `report.html` and `results.json` appear, whole and in this order, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from telme.errors import TelMEError
+from telme.files import write_json, write_whole
+from telme.recipes import Recipe
+from telme.store import Store
+from telme.training import device_has_bf16
+
+RECIPE, ENVIRONMENT, RESULTS = "recipe.json", "environment.json", "results.json"
+
+
+class Run:
+    """One experiment's folder.
+
+    Args:
+        path: The folder; made if need be.
+        recipe: The experiment.
+        store: What it reads.
+
+    Raises:
+        TelMEError: The folder holds something else: another recipe, another store's run, or no run at all.
+    """
+
+    def __init__(self, path: str | Path, recipe: Recipe, store: Store) -> None:
+        self.path, self.recipe, self.store = Path(path), recipe, store
+        if (self.path / RECIPE).is_file():
+            self._check_same()
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise TelMEError(f"{path}: exists and is not a run; name a new or empty folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / ENVIRONMENT, _environment(store))
+        write_whole(self.path / RECIPE, recipe.to_json())
+
+    def checkpoints(self, stage: str) -> Path:
+        """Where a stage keeps its checkpoints while it runs."""
+        return self.path / stage
+
+    @property
+    def model(self) -> Path:
+        """The model folder, there once a run is finished."""
+        return self.path / "model"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every stage is done and its results are written."""
+        return (self.path / RESULTS).is_file()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine and store the run began with."""
+        return self._read(ENVIRONMENT)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Every number of the finished run."""
+        return self._read(RESULTS)
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Writes `results.json`, the last file of a run."""
+        write_json(self.path / RESULTS, results)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.path / name).read_bytes())
+        return content
+
+    def _check_same(self) -> None:
+        if (self.path / RECIPE).read_text(encoding="utf-8") != self.recipe.to_json():
+            raise TelMEError(f"{self.path / RECIPE}: another recipe or seed was begun here; name another --out")
+        if self.environment["store"] != self.store.name:
+            raise TelMEError(
+                f"{self.path}: begun with store {self.environment['store']}, not {self.store.name}; name another folder"
+            )
+
+
+def _environment(store: Store) -> dict[str, Any]:
+    cuda = torch.cuda.is_available()
+    return {
+        "store": store.name,
+        "telme": version("telme"),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "transformers", "datasets", "accelerate", "numpy")},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if device_has_bf16() else "float32",
+    }

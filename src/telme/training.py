@@ -1,0 +1,312 @@
+"""Objective + rows -> fitted weights: Hugging Face's Trainer behind one function, `fit`.
+
+A fit may be killed at any moment and called again: it goes on from its last whole checkpoint and ends with the same
+weights, bit for bit, as a fit that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    get_linear_schedule_with_warmup,
+)
+
+from telme.collate import LengthGroupedBatches
+from telme.objectives import Loss
+from telme.progress import StageProgress
+from telme.recipes import Fitting
+
+Metrics = Mapping[str, float]
+
+SELECTED_BY = "dev_weighted_f1"  # the dev metric whose best epoch is kept
+WHOLE = "whole"  # the file that marks a checkpoint as completely written
+CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch, at least;
+CHECKPOINT_SHARE = 20  # writing them takes at most about 1/20 of the time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What a fit did.
+
+    Args:
+        history: Per epoch: `epoch` from 1, `train_loss`, and the dev metrics that `validate` returned.
+        best_epoch: The epoch whose weights were kept.
+        padding_efficiency: Real tokens / computed tokens over all epochs.
+    """
+
+    history: tuple[Metrics, ...]
+    best_epoch: int
+    padding_efficiency: float
+
+
+def fit(
+    objective: nn.Module,
+    rows: Sequence[Any],
+    *,
+    lengths: Sequence[int],
+    collate: Callable[[list[Any]], dict[str, Tensor]],
+    validate: Callable[[nn.Module], Metrics],
+    fitting: Fitting,
+    seed: int,
+    folder: Path,
+    title: str,
+) -> Fitted:
+    """Minimises the objective; on return it holds the weights of the epoch that was best on dev.
+
+    Args:
+        objective: Batch -> `Loss`; its parameters that require a gradient are fitted.
+        rows: The training rows, by number.
+        lengths: Of each row, in tokens, samples or frames; rows of similar length share a batch.
+        collate: Rows -> the batch that the objective takes.
+        validate: Objective -> its dev metrics, `dev_weighted_f1` among them.
+        fitting: Optimisation settings.
+        seed: Of batch order and dropout; the caller has initialised the weights.
+        folder: For checkpoints; the caller removes it once the result is safe.
+        title: Names the stage in the progress bar.
+    """
+    batches = LengthGroupedBatches(lengths, batch_size=fitting.batch_size, seed=seed)
+    steps = len(batches) * fitting.epochs
+    optimizer = torch.optim.AdamW(parameter_groups(objective, fitting), weight_decay=fitting.weight_decay, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(len(batches) * fitting.warmup_epochs), steps)
+    fitted = _Fitted(objective, fitting.weight_average)
+    with StageProgress(title, steps=steps, epochs=fitting.epochs) as progress:
+        trainer = _Trainer(
+            fitted,
+            rows=rows,
+            batches=batches,
+            collate=collate,
+            validate=validate,
+            optimizer=optimizer,
+            schedule=schedule,
+            progress=progress,
+            args=_arguments(fitting, seed=seed, folder=folder),
+        )
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    objective.load_state_dict(fitted.evaluated.state_dict())
+    history = _history(trainer.state)
+    return Fitted(
+        history=history,
+        best_epoch=1 + max(range(len(history)), key=lambda epoch: history[epoch][SELECTED_BY]),
+        padding_efficiency=batches.padding_efficiency(epochs=fitting.epochs),
+    )
+
+
+def device_has_bf16() -> bool:
+    """True where the hardware computes in bfloat16; elsewhere training is in float32."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def parameter_groups(objective: nn.Module, fitting: Fitting) -> list[dict[str, Any]]:
+    """The trainable parameters by learning rate.
+
+    Outside of a backbone it is `head_learning_rate`; within one `learning_rate` for the last layer, times `layer_decay`
+    for each layer below, the embeddings lowest.
+    """
+    depths = {name: _depth(name) for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    top = max((depth for depth in depths.values() if depth is not None), default=0)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, depth in depths.items():
+        if depth is None:
+            rate = fitting.head_learning_rate or fitting.learning_rate
+        else:
+            rate = fitting.learning_rate * fitting.layer_decay ** (top - depth)
+        groups.setdefault(rate, []).append(objective.get_parameter(name))
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
+
+
+def _depth(name: str) -> int | None:
+    """Layer of a parameter: None outside of a backbone, 0 in its embeddings, 1 in its first layer."""
+    _, inside, rest = name.partition("backbone.")
+    if not inside:
+        return None
+    numbers = [int(part) for part in rest.split(".") if part.isdigit()]
+    return 1 + numbers[0] if numbers else 0
+
+
+class _Fitted(nn.Module):
+    """An objective, with the moving average of its weights where there is one; a checkpoint holds both."""
+
+    def __init__(self, objective: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.objective = objective
+        self.average = None
+        if decay:
+            self.average = AveragedModel(objective, multi_avg_fn=_moving_average(decay)).requires_grad_(False)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.objective if self.average is None else self.average.module
+
+    def forward(self, **batch: Tensor) -> Loss:
+        loss: Loss = self.objective(**batch)
+        return loss
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """Exponential moving average; quicker in the first steps, when the average holds little but the start."""
+
+    @torch.no_grad()
+    def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
+        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        torch._foreach_lerp_(averages, weights, 1 - kept)
+
+    return update
+
+
+def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=fitting.epochs,
+        per_device_train_batch_size=fitting.batch_size,
+        max_grad_norm=fitting.max_grad_norm,
+        bf16=device_has_bf16(),
+        use_cpu=not torch.cuda.is_available(),  # Trainer wants to hear it before it computes in bfloat16 there
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=SELECTED_BY,
+        greater_is_better=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+class _Trainer(Trainer):
+    """Trainer with our batches, and with `validate` as its evaluation."""
+
+    def __init__(
+        self,
+        model: _Fitted,
+        *,
+        rows: Sequence[Any],
+        batches: LengthGroupedBatches,
+        collate: Callable[[list[Any]], dict[str, Tensor]],
+        validate: Callable[[nn.Module], Metrics],
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LambdaLR,
+        progress: StageProgress,
+        args: TrainingArguments,
+    ) -> None:
+        data = cast(Dataset[Any], rows)
+        super().__init__(
+            model,
+            args,
+            train_dataset=data,
+            eval_dataset=data,  # Trainer insists on one; `evaluate` below asks `validate` instead
+            data_collator=collate,
+            optimizers=(optimizer, schedule),
+            callbacks=[_AverageWeights(model), _Checkpoints(), _ShowProgress(progress)],
+        )
+        self.remove_callback(PrinterCallback)
+        self.fitted, self.batches, self.validate = model, batches, validate
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        # With a generator of its own, so that starting an iterator does not move the random state of the dropout.
+        loader = DataLoader(
+            cast(Dataset[Any], self.train_dataset),
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            generator=torch.Generator(),
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: object, **__: object) -> Tensor:
+        loss: Loss = model(**inputs)
+        return loss["loss"]
+
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        metrics = {f"eval_{name}": value for name, value in self.validate(self.fitted.evaluated).items()}
+        self.fitted.train()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _AverageWeights(TrainerCallback):
+    def __init__(self, model: _Fitted) -> None:
+        self.model = model
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        if self.model.average is not None:
+            self.model.average.update_parameters(self.model.objective)
+
+
+class _Checkpoints(TrainerCallback):
+    """Saves within epochs too, as often as that stays cheap, and marks each checkpoint once it is whole."""
+
+    def __init__(self) -> None:
+        self.saved = self.began = time.monotonic()
+        self.cost = 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        self.began = time.monotonic()
+        if self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost):
+            control.should_save = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        self.saved = time.monotonic()
+        self.cost = self.saved - self.began
+
+
+class _ShowProgress(TrainerCallback):
+    def __init__(self, progress: StageProgress) -> None:
+        self.progress = progress
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        self.progress.at(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        self.progress.at(state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **shown: Any) -> None:
+        dev = {name.removeprefix("eval_"): value for name, value in shown["metrics"].items()}
+        self.progress.epoch_ended(round(state.epoch or 0), dev, best_before=state.best_metric)
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was completely written; those that were not are removed."""
+    whole = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
+        if (checkpoint / WHOLE).exists():
+            whole.append(str(checkpoint))
+        else:
+            shutil.rmtree(checkpoint)
+    return whole[-1] if whole else None
+
+
+def _history(state: TrainerState) -> tuple[Metrics, ...]:
+    """One entry an epoch, from what the Trainer logged: a training entry, then a dev entry."""
+    epochs: dict[int, dict[str, float]] = {}
+    for entry in state.log_history:
+        epoch = epochs.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
+        if "loss" in entry:
+            epoch["train_loss"] = entry["loss"]
+        epoch |= {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+    return tuple(epochs[number] for number in sorted(epochs) if SELECTED_BY in epochs[number])

@@ -1,0 +1,172 @@
+"""Small things that many tests need: backbones of several families, a corpus and a trained model, all made offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModel,
+    BertConfig,
+    GPT2Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+
+from telme.conversation import Conversation, LabelSet, Utterance
+from telme.corpora.corpus import Corpus
+from telme.prompt import PromptSettings
+from telme.recipes import Fitting, Recipe, TextRecipe
+from telme.run import Run
+from telme.stages import train
+from telme.store import Store, prepare
+
+LABELS = LabelSet("mood", ("calm", "glad", "cross"))
+LINES = {
+    "calm": ("the report is on the desk", "we meet at noon", "it is a table", "the bus leaves at nine"),
+    "glad": ("what a lovely day", "that is wonderful news", "I love it", "we won, we won"),
+    "cross": ("leave me alone", "this is terrible", "I hate waiting", "who broke my cup"),
+}
+SPEAKERS = ("Ann", "Bob", "Cy")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "gpt2")
+
+_SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder for each of FAMILIES, with random weights and a real tokenizer, as the Hub would give it."""
+    return {family: str(_write_backbone(family, tmp_path_factory.mktemp(family))) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """Conversations whose words tell the emotion: 24 to train on, 8 for dev, 8 for test, of 1 to 6 turns."""
+    splits = {
+        split: tuple(_conversation(f"{split}/dia{number}", number + offset) for number in range(size))
+        for split, size, offset in (("train", 24, 0), ("dev", 8, 100), ("test", 8, 200))
+    }
+    return Corpus(
+        name="moods", root="nowhere", labels=LABELS, splits=splits, sizes={}, recordings={}, clips={}, repairs=()
+    )
+
+
+@pytest.fixture(scope="session")
+def store(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The corpus as a store."""
+    return prepare(corpus, tmp_path_factory.mktemp("stores") / "moods")
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    """Seconds on a CPU, with everything switched on that a recipe can switch on."""
+    return Recipe(
+        name="moods",
+        labels=LABELS.labels,
+        text=TextRecipe(backbone="scratch", prompt=PromptSettings(max_length=48)),
+        teach=Fitting(
+            epochs=3,
+            batch_size=4,
+            learning_rate=3e-3,
+            layer_decay=0.9,
+            head_learning_rate=5e-3,
+            warmup_epochs=0.5,
+            label_smoothing=0.1,
+            weight_average=0.9,
+        ),
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def run(recipe: Recipe, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the recipe; its `model` is a folder that Recognizer.from_pretrained takes."""
+    return train(recipe, store, tmp_path_factory.mktemp("runs") / "moods")
+
+
+def _conversation(name: str, number: int) -> Conversation:
+    moods = cycle(LABELS.labels[number % 3 :] + LABELS.labels[: number % 3])
+    turns = 1 + number % 6
+    return Conversation(
+        name,
+        tuple(
+            Utterance(
+                speaker=SPEAKERS[(turn + number) % 3],
+                text=LINES[mood][(turn * 7 + number) % 4],
+                start=float(turn),
+                end=turn + 0.9,
+                label=mood,
+                id=f"{name}_utt{turn}",
+            )
+            for turn, mood in zip(range(turns), moods, strict=False)
+        ),
+    )
+
+
+def _write_backbone(family: str, folder: Path) -> Path:
+    tokenizer = _byte_pair_tokenizer(family)
+    torch.manual_seed(0)
+    model = AutoModel.from_config(_config(family, tokenizer))
+    # Random biases would be zero, and would hide a padded position that leaks.
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _config(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+    if family == "gpt2":
+        return GPT2Config(
+            vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, n_embd=16, n_layer=2, n_head=2, n_positions=64
+        )
+    roberta = {"roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig}
+    if family in roberta:
+        return roberta[family](
+            vocab_size=len(tokenizer), max_position_embeddings=66, pad_token_id=tokenizer.pad_token_id, **_SMALL
+        )
+    return BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, **_SMALL
+    )
+
+
+def _byte_pair_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    special = {
+        "bert": {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+        "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"},
+    }.get(
+        family,
+        {
+            "bos_token": "<s>",
+            "pad_token": "<pad>",
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "mask_token": "<mask>",
+            "cls_token": "<s>",
+            "sep_token": "</s>",
+        },
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(dict.fromkeys(special.values())),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_lines(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def _lines() -> Iterator[str]:
+    for lines in LINES.values():
+        yield from (f" {line}" for line in lines)
+    yield " Now feels"

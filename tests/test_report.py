@@ -1,0 +1,182 @@
+"""The table, the figures, the HTML page and the model card say what the results say, and odd names do no harm."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from rich.console import Console
+
+from telme.figures import write_figures
+from telme.metrics import Results, score
+from telme.model_card import Source, model_card
+from telme.report import results_table, write_report
+
+ODD = "<b>&$x_1$ [red]|"  # HTML, mathematics of Matplotlib, markup of Rich, a cell's end in Markdown
+NAMES = ("neutral", "joy", ODD)
+HISTORY = [
+    {"epoch": 1, "train_loss": 1.5, "dev_loss": 1.25, "dev_weighted_f1": 0.5, "seconds": 60.0},
+    {"epoch": 2, "train_loss": 0.75, "dev_loss": 1.0, "dev_weighted_f1": 0.61234, "seconds": 61.0},
+]
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=50)
+    probabilities = rng.dirichlet((1, 1, 1), size=50) * 0.8 + np.eye(3)[labels] * 0.2
+    scores = score(probabilities, labels, rng.integers(9, size=50), NAMES)
+    return Results(split="test", scores=scores, selected_on="dev", seed=3, model=f"runs/{ODD}", store="s").to_dict()
+
+
+@pytest.fixture
+def page(record: dict[str, Any], tmp_path: Path) -> str:
+    path = tmp_path / "report.html"
+    write_report(
+        path,
+        title=f"Run {ODD}",
+        recipe={"name": "mini", "teach": {"epochs": 4, "labels": [1, 2], "path": ODD}},
+        environment={"torch": "2.13.0", "gpu": None},
+        history=HISTORY,
+        results=[record, record | {"split": "dev"}],
+        notes=[f"A note {ODD}"],
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def test_table_shows_every_emotion_and_the_whole_in_percent(record: dict[str, Any]) -> None:
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(results_table(record))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.getvalue().splitlines()]
+    low, high = record["weighted_f1_interval"]
+    for label in NAMES:
+        assert [label, percent(record["per_class"][label]), str(record["support"][label])] in lines
+    assert ["weighted F1", percent(record["weighted_f1"]), f"95 %: {percent(low)} to {percent(high)}"] in lines
+    assert ["accuracy", percent(record["accuracy"]), ""] in lines
+
+
+def test_figures_are_the_same_bytes_each_time_and_hold_the_labels(record: dict[str, Any], tmp_path: Path) -> None:
+    first = write_figures(record, tmp_path / "a")
+    second = write_figures(record, tmp_path / "b")
+    assert [path.name for path in first] == ["test-confusion.svg", "test-reliability.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    texts = {element.text for element in ElementTree.parse(first[0]).iter() if element.tag.endswith("text")}
+    assert set(NAMES) <= texts
+    assert str(record["confusion"][0][0]) in texts
+
+
+class Outline(HTMLParser):
+    """Every element with its attributes, all text, and whether elements close in order."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    assert not parser.open
+    return parser
+
+
+def test_page_holds_the_numbers(page: str, record: dict[str, Any]) -> None:
+    text = outline(page).text
+    assert f"{percent(record['weighted_f1'])} %" in text
+    assert {percent(f1) for f1 in record["per_class"].values()} <= set(text)
+    assert {str(count) for row in record["confusion"] for count in row} <= set(text)
+    assert {"Results on test", "Results on dev", "teach.epochs", "4", "1, 2", "null", "61.23", "0.7500"} <= set(text)
+
+
+def test_page_says_which_split_the_weights_were_selected_on(page: str) -> None:
+    assert "selected on dev" in page
+    tiles = re.findall(r"weighted F1 on (\w+)<strong>.*?</div>", page)
+    optimistic = re.findall(r"weighted F1 on (\w+)<strong>[^/]*?/strong>(?:(?!</div>).)*optimistic", page)
+    assert (tiles, optimistic) == (["test", "dev"], ["dev"])
+
+
+def test_page_escapes_names_and_needs_nothing_from_elsewhere(page: str) -> None:
+    parsed = outline(page)
+    assert "".join(parsed.text).count(ODD) >= 6  # title, heading, model, note, tables, recipe
+    tags = {tag for tag, _ in parsed.elements}
+    assert not tags & {"b", "script", "link", "img", "iframe"}
+    references = [
+        attrs[key] or "" for _, attrs in parsed.elements for key in ("href", "src", "xlink:href") if key in attrs
+    ]
+    assert all(reference.startswith("#") for reference in references)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def card(record: dict[str, Any], *, other_seeds: tuple[dict[str, Any], ...] = ()) -> str:
+    return model_card(
+        name=ODD,
+        license="apache-2.0",
+        languages=["en"],
+        base=Source(name="Encoder", about="Small.", license="Apache-2.0", hub="someone/encoder"),
+        corpus=Source(name="Corpus", about="Acted."),
+        recipe={"name": "mini", "seed": 3},
+        results=[record | {"split": "dev"}, record],
+        other_seeds=other_seeds,
+    )
+
+
+def test_card_carries_metadata_that_the_hub_reads(record: dict[str, Any]) -> None:
+    data: Any = ModelCard(card(record)).data
+    assert (data.library_name, data.license, data.language) == ("telme", "apache-2.0", ["en"])
+    assert data.base_model == "someone/encoder"
+    assert (data.pipeline_tag, data.metrics, data.model_name) == ("text-classification", ["f1"], ODD)
+    assert [(r.dataset_name, r.dataset_split, r.metric_value) for r in data.eval_results] == [
+        ("Corpus", split, round(record["weighted_f1"], 4)) for split in ("dev", "test")
+    ]
+
+
+def test_card_says_scores_limits_and_terms(record: dict[str, Any]) -> None:
+    text = card(record)
+    low, high = record["weighted_f1_interval"]
+    assert f"| **{percent(record['weighted_f1'])}** |" in text
+    assert f"{percent(low)} to {percent(high)}" in text
+    assert "selected on dev, so scores on dev are optimistic" in text
+    for line in ("Article 5(1)(f)", "Article 50(3)", "expressed, not felt", "Text only", "Acted.", "(Apache-2.0)"):
+        assert line in text
+    assert "Corpus (licence not recorded" in text
+    assert r"F1 of \<b\>\&$x\_1$ \[red\]\|" in text
+
+
+def test_card_gives_mean_and_deviation_over_seeds(record: dict[str, Any]) -> None:
+    assert "other seeds" not in card(record)
+    best = record | {"weighted_f1": 0.6}
+    text = card(best, other_seeds=(best | {"seed": 4, "weighted_f1": 0.5},))
+    assert "| test | 60.00 (seed 3), 50.00 (seed 4) | 55.00 ± 7.07 |" in text
