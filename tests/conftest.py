@@ -28,6 +28,8 @@ from telme.run import Run
 from telme.stages import train
 from telme.store import Store, prepare
 
+torch.set_num_threads(1)  # the models are so small that threads would only wait for each other
+
 LABELS = LabelSet("mood", ("calm", "glad", "cross"))
 LINES = {
     "calm": ("the report is on the desk", "we meet at noon", "it is a table", "the bus leaves at nine"),

@@ -35,6 +35,7 @@ ORDER = (
     "metrics",
     "evaluation",
     "recipes",
+    "optimisation",
     "training",
     "run",
     "figures",

@@ -134,14 +134,18 @@ def test_times_that_run_backwards_are_dropped_not_the_utterance(tmp_path: Path) 
     assert "2.500 s" in finding.evidence
 
 
-def test_of_two_rows_with_one_key_the_first_is_kept(tmp_path: Path) -> None:
+def test_two_rows_with_one_key_are_both_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "dev_sent_emo.csv", ROW, row(Utterance="Again\x85"), row(Utterance_ID="2"))
     corpus = read_corpus("meld", tmp_path)
-    (finding,) = corpus.repairs
-    assert [utterance.text for utterance in corpus.utterances] == ["What?", "What?"]
-    assert (finding.check, finding.severity) == ("duplicate-id", "error")
-    assert (finding.utterance, finding.file) == ("dev/dia0_utt1", str(path))
-    assert "line 3 has the ids of line 2" in finding.evidence
+    texts = {utterance.id: utterance.text for utterance in corpus.utterances}
+    assert texts == {"dev/dia0_utt1": "What?", "dev/dia0_utt1#2": "Again…", "dev/dia0_utt2": "What?"}
+    assert corpus.recordings.keys() == texts.keys()
+    encoding, duplicate = corpus.repairs
+    assert encoding.check == "text-encoding"
+    assert (duplicate.check, duplicate.severity) == ("duplicate-id", "warning")
+    assert (duplicate.utterance, duplicate.file) == ("dev/dia0_utt1", str(path))
+    assert "line 3 has the ids of line 2" in duplicate.evidence
+    assert duplicate.action == "kept as dev/dia0_utt1#2"
 
 
 @pytest.mark.parametrize(

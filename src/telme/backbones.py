@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -52,19 +53,12 @@ def load_text_backbone(
     """
     if source == SCRATCH:
         tokenizer = _learn_vocabulary(transcripts)
-        config: PreTrainedConfig = _scratch_config(tokenizer, prompt)
+        backbone = AutoModel.from_config(_override(_scratch_config(tokenizer, prompt), overrides, source))
     else:
-        tokenizer, config = _pretrained(source)
-    for name, value in overrides.items():
-        if not hasattr(config, name):
-            raise TelMEError(f"override {name!r}: the configuration of {source} has no such field")
-        setattr(config, name, value)
-    _check_length(config, prompt, source)
-    backbone = (
-        AutoModel.from_config(config)
-        if source == SCRATCH
-        else AutoModel.from_pretrained(source, config=config, dtype="float32")
-    )
+        tokenizer, backbone = _pretrained(source, overrides)
+    limit = longest_input(backbone)
+    if limit is not None and prompt.max_length > limit:
+        raise TelMEError(f"prompt.max_length is {prompt.max_length}; {source} reads at most {limit} tokens")
     add_speaker_tokens(tokenizer, prompt)
     if len(tokenizer) > backbone.get_input_embeddings().weight.shape[0]:
         # Not the mean of the old embeddings, which would put all speakers on one point; drawn like any new weight.
@@ -72,26 +66,43 @@ def load_text_backbone(
     return backbone, tokenizer
 
 
-def _pretrained(source: str) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
+def longest_input(backbone: PreTrainedModel) -> int | None:
+    """Tokens that a backbone's position embeddings are enough for; None where its positions have no end."""
+    positions: int | None = getattr(backbone.config, "max_position_embeddings", None)
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin count positions from padding_idx + 1, and number the unused ones too.
+    unused = 0 if table is None or table.padding_idx is None else table.padding_idx + 1
+    return None if positions is None else positions - unused
+
+
+def _override(
+    config: PreTrainedConfig, overrides: Mapping[str, bool | int | float | str], source: str
+) -> PreTrainedConfig:
+    valid = {*config.to_dict(), *config.attribute_map}
+    for name, value in overrides.items():
+        if name not in valid:
+            raise TelMEError(f"override {name!r}: the configuration of {source} has no such field")
+        setattr(config, name, value)
+    return config
+
+
+def _pretrained(
+    source: str, overrides: Mapping[str, bool | int | float | str]
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    unusable = f"text backbone {source!r} cannot be loaded; name a whole model folder with --text-backbone FOLDER"
     try:
-        return AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
+        tokenizer, config = AutoTokenizer.from_pretrained(source), AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        reason = (
+        place = (
             "it is not a model folder" if Path(source).exists() else "no such folder, and not to be had from the Hub"
         )
-        raise TelMEError(
-            f"text backbone {source!r}: {reason}; name one that is here with --text-backbone FOLDER"
-        ) from error
-
-
-def _check_length(config: PreTrainedConfig, prompt: PromptSettings, source: str) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None:
-        return
-    # RoBERTa counts positions from pad_token_id + 1, and its configuration includes the unused ones.
-    limit = positions - config.pad_token_id - 1 if "roberta" in config.model_type else positions
-    if prompt.max_length > limit:
-        raise TelMEError(f"prompt.max_length is {prompt.max_length}; {source} reads at most {limit} tokens")
+        raise TelMEError(f"{unusable} ({place})") from error
+    config = _override(config, overrides, source)
+    try:
+        return tokenizer, AutoModel.from_pretrained(source, config=config, dtype="float32")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        changed = f", or do not fit the overrides {', '.join(overrides)}" if overrides else ""
+        raise TelMEError(f"{unusable} (its weights are missing or damaged{changed})") from error
 
 
 def _learn_vocabulary(transcripts: Iterable[str]) -> PreTrainedTokenizerBase:

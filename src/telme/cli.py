@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from telme.conversation import Conversation
+    from telme.recognizer import Recognizer
     from telme.transcripts import Results
 
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
@@ -114,8 +114,8 @@ class Train:
     """Store that `telme prepare` wrote."""
     out: Path
     """Folder of the run."""
-    stage: Literal["teach"] | None = None
-    """Run this stage alone, instead of all that are not done yet."""
+    stage: Literal["all", "teach"] = "all"
+    """A single stage, or all that are not done yet."""
     seed: int | None = None
     """Instead of the recipe's."""
     text_backbone: str | None = None
@@ -132,7 +132,7 @@ class Train:
             recipe = replace(recipe, seed=self.seed)
         if self.text_backbone is not None:
             recipe = replace(recipe, text=replace(recipe.text, backbone=self.text_backbone))
-        run = train(recipe, Store(self.store), self.out, stage=self.stage)
+        run = train(recipe, Store(self.store), self.out, stage=None if self.stage == "all" else self.stage)
         _print_tables(results_table(results) for results in run.results["results"])
         efficiency = run.results["stages"]["teach"]["padding_efficiency"]
         _say(f"padding efficiency {efficiency:.3f} (real tokens / computed tokens of training)")
@@ -156,12 +156,11 @@ class Evaluate:
         from telme.evaluation import evaluate
         from telme.figures import write_figures
         from telme.files import write_json
-        from telme.recognizer import Recognizer
         from telme.report import results_table
         from telme.store import Store
 
         store = Store(self.store)
-        recognizer = Recognizer.from_pretrained(self.model)
+        recognizer = _load(self.model)
         results = evaluate(recognizer.model, recognizer.prompter, store, self.split, name=self.model).to_dict()
         _print_tables([results_table(results)])
         if self.json:
@@ -173,24 +172,23 @@ class Evaluate:
 
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """Read the emotions of conversations: a table on a terminal, JSON elsewhere, or the format that is asked for."""
+    """Read the emotion of every utterance of one conversation or of several."""
 
     model: Model
     file: Annotated[
         Positional[str], arg(metavar="FILE", help="Conversation as .json, .jsonl or .csv; - is standard input.")
     ]
-    format: Literal["table", "json", "csv"] | None = None
-    """Form of the output."""
+    format: Literal["auto", "table", "json", "csv"] = "auto"
+    """Form of the output; auto is a table on a terminal and JSON elsewhere."""
 
     def run(self) -> int:
         from telme.transcripts import WRITERS, predictions_table, read
 
         results = _predict(self.model, read(self.file))
-        chosen = self.format or ("table" if sys.stdout.isatty() else "json")
-        if chosen == "table":
+        if self.format == "table" or (self.format == "auto" and sys.stdout.isatty()):
             _print_tables(predictions_table(results))
         else:
-            sys.stdout.write(WRITERS[chosen](results))
+            sys.stdout.write(WRITERS["json" if self.format == "auto" else self.format](results))
         return OK
 
 
@@ -209,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Hugging Face's own progress bars and reports would stand between our lines; an engineer can still ask for them.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         status = parse(arguments).run()
         sys.stdout.flush()
@@ -241,21 +240,36 @@ def parse(arguments: Sequence[str] | None = None) -> Demo | Check | Prepare | Tr
                 prog="telme",
                 description="Multimodal emotion recognition in conversation.",
                 args=arguments,
-                config=(tyro.conf.OmitSubcommandPrefixes,),
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
             )
     except SystemExit as end:
         if end.code != USER_ERROR:
             raise
-        lines = [re.sub(r"^[│╭╰]\s?|\s*[│╮╯]$", "", line).strip() for line in box.getvalue().splitlines()]
-        ruler = next((at for at, line in enumerate(lines) if at and set(line) == {"─"}), len(lines))
-        raise TelMEError(" ".join(line for line in lines[1:ruler] if line) + "; see telme --help") from None
+        raise TelMEError(_one_line(box.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box, drawn in Unicode or ASCII, without its last section, which tells where the help is."""
+    sections = [""]
+    for line in box.splitlines()[1:-1]:
+        words = line.strip("│| ")
+        if set(words) <= {"─", "-"}:
+            sections.append("")
+        else:
+            sections[-1] = f"{sections[-1]} {words}".strip()
+    return "; ".join([*(section.rstrip(".") for section in sections[:-1] if section), "see telme --help"])
 
 
 def _predict(model: str, conversations: Sequence[Conversation]) -> Results:
+    return list(zip(conversations, _load(model)(conversations), strict=True))
+
+
+def _load(model: str) -> Recognizer:
+    from telme.progress import waiting
     from telme.recognizer import Recognizer
 
-    predictions = Recognizer.from_pretrained(model)(conversations)
-    return list(zip(conversations, predictions, strict=True))
+    with waiting(f"loading {model}"):
+        return Recognizer.from_pretrained(model)
 
 
 def _print_tables(tables: Iterable[Table]) -> None:

@@ -70,19 +70,19 @@ class LengthGroupedBatches:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 10_007 + self.epoch)
+        return iter(self._batches(self.epoch))
+
+    def padding_efficiency(self, *, epochs: int) -> float:
+        """Real tokens / computed tokens over the first epochs, between 0 and 1."""
+        batches = [batch for epoch in range(epochs) for batch in self._batches(epoch)]
+        computed = sum(len(batch) * max(self.lengths[row] for row in batch) for batch in batches)
+        return epochs * sum(self.lengths) / computed
+
+    def _batches(self, epoch: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 10_007 + epoch)
         shuffled = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches: list[list[int]] = []
         for start in range(0, len(shuffled), self.batch_size * MEGABATCH):
             alike = sorted(shuffled[start : start + self.batch_size * MEGABATCH], key=self.lengths.__getitem__)
             batches += [alike[i : i + self.batch_size] for i in range(0, len(alike), self.batch_size)]
-        for batch in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[batch]
-
-    def padding_efficiency(self, *, epochs: int) -> float:
-        """Real tokens / computed tokens over the first epochs, between 0 and 1."""
-        computed = 0
-        for epoch in range(epochs):
-            self.set_epoch(epoch)
-            computed += sum(len(batch) * max(self.lengths[row] for row in batch) for batch in self)
-        return epochs * sum(self.lengths) / computed
+        return [batches[batch] for batch in torch.randperm(len(batches), generator=generator).tolist()]

@@ -132,8 +132,9 @@ class LabelSet:
         """
         if label in self.labels:
             return self.labels.index(label)
-        near = difflib.get_close_matches(label.lower(), self.labels, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        lower = {name.lower(): name for name in self.labels}
+        near = difflib.get_close_matches(label.lower(), lower, n=1)
+        hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
         raise TelMEError(f"unknown label {label!r}{hint}; the {self.name} labels are {', '.join(self.labels)}")
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from telme.collate import batches_by_size, pad_prompts
+from telme.progress import track
 from telme.prompt import Prompt
 
 TOKENS_PER_BATCH = 8192  # in prediction: enough to keep a processor busy, about 1 GB with a large encoder
@@ -18,10 +20,10 @@ EMBEDDING_SIZE = 768  # d, the size that all encoder outputs are brought to
 
 
 class Encoded(NamedTuple):
-    """What every encoder returns: `embedding` (batch, 768), F_T, F_a or F_v, and `logits` (batch, classes)."""
+    """What every encoder returns: the embedding F_T, F_a or F_v, and the class scores read off it."""
 
-    embedding: Tensor
-    logits: Tensor
+    embedding: Float[Tensor, "batch 768"]
+    logits: Float[Tensor, "batch classes"]
 
 
 class TextEncoder(nn.Module):
@@ -46,13 +48,18 @@ class TextEncoder(nn.Module):
         """Token id to pad with; a decoder without one is never shown the padding, so that any id will do."""
         return self.backbone.config.pad_token_id or 0
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position: Tensor) -> Encoded:
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch tokens"],
+        attention_mask: Int[Tensor, "batch tokens"],
+        position: Int[Tensor, " batch"],
+    ) -> Encoded:
         """Reads each row at its position; padding may stand on either side and never changes the result.
 
         Args:
-            input_ids: (batch, tokens) int64.
-            attention_mask: (batch, tokens), 1 where there is a token.
-            position: (batch,) index of the mask token within the padded row.
+            input_ids: Token ids, padded.
+            attention_mask: 1 where there is a token, 0 where there is padding.
+            position: Index of the mask token within the padded row.
         """
         # Absolute positions are counted from the left, so padding on the left is rotated to the right first.
         first = attention_mask.argmax(dim=1, keepdim=True)
@@ -65,13 +72,20 @@ class TextEncoder(nn.Module):
         return Encoded(embedding, self.classifier(embedding))
 
     @torch.inference_mode()
-    def encode(self, prompts: Sequence[Prompt], *, tokens_per_batch: int = TOKENS_PER_BATCH) -> Encoded:
-        """Embeddings and logits of prompts, in their order, float32 on the CPU; the encoder is put in eval mode."""
+    def encode(
+        self, prompts: Sequence[Prompt], *, tokens_per_batch: int = TOKENS_PER_BATCH, title: str | None = None
+    ) -> Encoded:
+        """Embeddings and logits of prompts, in their order, float32 on the CPU; the encoder is put in eval mode.
+
+        Args:
+            tokens_per_batch: Padded tokens that are computed at once; it changes the speed only.
+            title: Of the progress bar; none shows without it.
+        """
         self.eval()
         device = self.projection.weight.device
         batches = batches_by_size([len(prompt.input_ids) for prompt in prompts], budget=tokens_per_batch)
         parts: list[Encoded] = []
-        for batch in batches:
+        for batch in track(batches, title=title):
             inputs = pad_prompts([prompts[row] for row in batch], pad_id=self.pad_id)
             parts.append(self(**{name: tensor.to(device) for name, tensor in inputs.items()}))
         order = torch.tensor([row for batch in batches for row in batch]).argsort()

@@ -62,7 +62,7 @@ def evaluate(model: TelMEModel, prompter: Prompter, store: Store, split: str, *,
     return Results(
         split=split,
         scores=score(
-            model.probabilities(model.text.encode(data.prompts).logits).numpy(),
+            model.probabilities(model.text.encode(data.prompts, title=f"reading {split}").logits).numpy(),
             data.labels,
             data.conversations,
             labels.labels,

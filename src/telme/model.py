@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from jaxtyping import Float, Float64
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
@@ -76,8 +77,8 @@ class TelMEModel(PreTrainedModel):
         self.text = TextEncoder(AutoModel.from_config(config.text_config), classes=len(config.labels))
         self.post_init()
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Calibrated probabilities (batch, classes), float64, of logits (batch, classes)."""
+    def probabilities(self, logits: Float[Tensor, "batch classes"]) -> Float64[Tensor, "batch classes"]:
+        """Calibrated probabilities of class scores: softmax(logits / temperature)."""
         return (logits.double() / self.config.temperature).softmax(dim=-1)
 
 

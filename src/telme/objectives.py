@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,11 +12,11 @@ from telme.encoders import Encoded
 
 
 class Loss(TypedDict):
-    """The loss to minimise, (); the class scores, (batch, classes); and the terms it is the sum of."""
+    """The loss to minimise, the class scores, and the terms that the loss is the sum of."""
 
-    loss: Tensor
-    logits: NotRequired[Tensor]
-    terms: dict[str, Tensor]
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+    terms: dict[str, Float[Tensor, ""]]
 
 
 class Classification(nn.Module):
@@ -31,8 +32,8 @@ class Classification(nn.Module):
         self.encoder = encoder
         self.label_smoothing = label_smoothing
 
-    def forward(self, labels: Tensor, **inputs: Tensor) -> Loss:
-        """Loss of a batch; `labels` (batch,) int64, `inputs` as the encoder takes them."""
+    def forward(self, labels: Int[Tensor, " batch"], **inputs: Tensor) -> Loss:
+        """Loss of a batch; `inputs` as the encoder takes them."""
         encoded: Encoded = self.encoder(**inputs)
         logits = encoded.logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

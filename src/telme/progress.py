@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import track as rich_track
+
+T = TypeVar("T")
+
+
+def track(items: Sequence[T], *, title: str | None) -> Iterable[T]:
+    """The items, with a bar that moves as they are taken; without a title, or away from a terminal, nothing shows."""
+    console = Console(stderr=True)
+    hidden = title is None or not console.is_terminal
+    return rich_track(items, description=title or "", console=console, disable=hidden, transient=True)
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A spinner beside the title while something of unknown length is done; nothing away from a terminal."""
+    console = Console(stderr=True)
+    with console.status(title) if console.is_terminal else nullcontext():
+        yield
 
 
 class StageProgress:

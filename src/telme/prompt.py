@@ -32,8 +32,10 @@ class PromptSettings:
     further_speakers: Literal["share", "refuse"] = "share"
 
     def __post_init__(self) -> None:
-        if self.template is not None and (self.template.count(SPEAKER) != 1 or not self.template.endswith(MASK)):
-            raise TelMEError(f"template {self.template!r}; it must hold {SPEAKER} once and end with {MASK}")
+        if self.template is not None and not (
+            self.template.count(SPEAKER) == self.template.count(MASK) == 1 and self.template.endswith(MASK)
+        ):
+            raise TelMEError(f"template {self.template!r}; it must hold {SPEAKER} once, and once, at its end, {MASK}")
         if self.speakers < 1:
             raise TelMEError(f"speakers is {self.speakers}; at least one speaker token is needed")
         if self.max_length < 32:
@@ -79,10 +81,13 @@ class Prompter:
         self.speaker_ids = [vocabulary[token] for token in settings.speaker_tokens]
         self._begin = _present(tokenizer.cls_token_id, tokenizer.bos_token_id)
         self._separator = _present(tokenizer.sep_token_id, tokenizer.eos_token_id)
-        before, after = (settings.template or SPEAKER).removesuffix(MASK).split(SPEAKER)
-        self._before, self._after = self.tokens(before), self.tokens(after)
         # A decoder has no mask token; there the prompt's last word is the first place that has read everything.
         self._mask = _present(tokenizer.mask_token_id)
+        before, after = (settings.template or SPEAKER).removesuffix(MASK).split(SPEAKER)
+        self._before, self._after = self.tokens(before), self.tokens(after)
+        self._room = settings.max_length - len(self._begin) - len(self._ending(speaker_id=0))
+        if self._room < 1:
+            raise TelMEError(f"max_length is {settings.max_length}; the prompt {settings.template!r} alone fills it")
 
     def __call__(self, conversation: Conversation) -> list[Prompt]:
         """The prompt of each utterance, in order."""
@@ -96,21 +101,26 @@ class Prompter:
     def tokens(self, text: str) -> list[int]:
         """Ids of words that follow a blank; none for blank text."""
         words = text.strip()
-        ids: list[int] = self.tokenizer(f" {words}", add_special_tokens=False)["input_ids"] if words else []
+        if not words:
+            return []
+        # What looks like a special token, such as "[MASK]", was spoken, and is read letter by letter.
+        ids: list[int] = self.tokenizer(f" {words}", add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
     def close(self, context: list[int], speaker_id: int) -> Prompt:
         """Context and the speaker of its last turn -> the whole input: <s> C_k </s> P_k </s>."""
+        ids = [*self._begin, *context[-self._room :], *self._ending(speaker_id)]
+        last = len(ids) - 1
+        if not self._mask:
+            return Prompt(ids, last)
+        return Prompt(ids, 0 if self.settings.template is None else last - len(self._separator))
+
+    def _ending(self, speaker_id: int) -> list[int]:
+        """What follows the context: </s> P_k </s>. Without a mask the prompt's own last token must stay the last."""
         if self.settings.template is None:
-            kept = context[-(self.settings.max_length - len(self._begin) - len(self._separator)) :]
-            ids = self._begin + kept + self._separator
-            return Prompt(ids, 0 if self._mask else len(ids) - 1)
+            return self._separator
         prompt = [*self._separator, *self._before, speaker_id, *self._after, *self._mask]
-        # Only after a mask: what a decoder reads out must stay its last token.
-        end = self._separator if self._mask else []
-        kept = context[-(self.settings.max_length - len(self._begin) - len(prompt) - len(end)) :]
-        ids = self._begin + kept + prompt + end
-        return Prompt(ids, len(ids) - len(end) - 1)
+        return prompt + self._separator if self._mask else prompt
 
 
 class Context:
@@ -134,12 +144,16 @@ class Context:
 
     def _speaker_id(self, speaker: str) -> int:
         tokens = self._prompter.speaker_ids
-        number = self._speakers.setdefault(speaker, len(self._speakers))
-        if number >= len(tokens) and self._prompter.settings.further_speakers == "refuse":
-            raise TelMEError(
-                f"{speaker!r} is speaker {number + 1}; this model tells at most {len(tokens)} speakers apart"
-            )
-        return tokens[min(number, len(tokens) - 1)]
+        if speaker not in self._speakers:
+            if len(self._speakers) < len(tokens):
+                self._speakers[speaker] = tokens[len(self._speakers)]
+            elif self._prompter.settings.further_speakers == "share":
+                return tokens[-1]
+            else:
+                raise TelMEError(
+                    f"{speaker!r} is speaker {len(tokens) + 1}; this model tells at most {len(tokens)} speakers apart"
+                )
+        return self._speakers[speaker]
 
 
 def _present(*candidates: int | None) -> list[int]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from telme.backbones import SCRATCH
-from telme.conversation import IEMOCAP, MELD
+from telme.conversation import IEMOCAP, MELD, LabelSet
 from telme.errors import TelMEError
 from telme.prompt import PromptSettings
 from telme.strict import parse_json
@@ -68,6 +68,8 @@ class Fitting:
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("head_learning_rate", self.head_learning_rate is None or self.head_learning_rate > 0, "above 0, or null"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("layer_decay", 0 < self.layer_decay <= 1, "above 0, at most 1"),
             ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, f"from 0 to epochs ({self.epochs})"),
             ("max_grad_norm", self.max_grad_norm > 0, "above 0"),
@@ -96,6 +98,11 @@ class Recipe:
     teach: Fitting
     seed: int = 42  # code
 
+    def __post_init__(self) -> None:
+        LabelSet(self.name, self.labels)
+        if not 0 <= self.seed < 2**32:
+            raise TelMEError(f"seed is {self.seed}; valid is 0 to {2**32 - 1}")
+
     def to_json(self) -> str:
         """The recipe as `recipe.json` holds it."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -111,7 +118,7 @@ def meld() -> Recipe:
             epochs=10,  # code
             batch_size=4,  # code
             learning_rate=1e-5,  # text; the code has 1e-6 with a schedule that ends at 83 % of its peak
-            warmup_epochs=1,  # the code warms up over 4 of 10 epochs, by counting its steps 4 times
+            warmup_epochs=1.0,  # the code warms up over 4 of 10 epochs, by counting its steps 4 times
         ),
     )
 
@@ -126,7 +133,7 @@ def iemocap() -> Recipe:
             epochs=10,  # code
             batch_size=4,  # code
             learning_rate=1e-5,  # text and code
-            warmup_epochs=1,  # as for MELD
+            warmup_epochs=1.0,  # as for MELD
         ),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, overload
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -16,6 +18,7 @@ from telme.prediction import Prediction
 from telme.prompt import Context, Prompt, Prompter
 
 BUNDLED = Path(__file__).parent / "models"
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 Written = tuple[Utterance, Prompt]
 
@@ -50,7 +53,7 @@ class Recognizer:
         try:
             model = TelMEModel.from_pretrained(source, dtype="float32")
             tokenizer = AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise TelMEError(f"model {str(name)!r} cannot be loaded: {str(error).splitlines()[0]}") from error
         nn.Module.to(model, device)
         return cls(model, Prompter(tokenizer, model.config.prompt_settings))
@@ -105,7 +108,7 @@ class Recognizer:
             label=max(distribution, key=distribution.__getitem__),
             probabilities=distribution,
             modalities=("text",),
-            text_only=distribution,
+            text_only=dict(distribution),
             shift=0.0,
         )
 
@@ -137,7 +140,7 @@ def find_model(name: str | Path) -> str:
                 f"model {str(name)!r} is a folder without a config.json; a run keeps its model in RUN/model"
             )
         return str(name)
-    if str(name).count("/") == 1 and not Path(name).exists():
+    if HUB_ID.fullmatch(str(name)) and not Path(name).exists():
         return str(name)
     raise TelMEError(
         f"no model {str(name)!r}; name a folder, a bundled model ({', '.join(bundled)}) or a Hub id such as owner/name"

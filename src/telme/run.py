@@ -16,9 +16,9 @@ import torch
 
 from telme.errors import TelMEError
 from telme.files import write_json, write_whole
-from telme.recipes import Recipe
+from telme.optimisation import device_has_bf16
+from telme.recipes import Recipe, load_recipe
 from telme.store import Store
-from telme.training import device_has_bf16
 
 RECIPE, ENVIRONMENT, RESULTS = "recipe.json", "environment.json", "results.json"
 
@@ -27,7 +27,7 @@ class Run:
     """One experiment's folder.
 
     Args:
-        path: The folder; made if need be.
+        path: The folder; `begin` makes it.
         recipe: The experiment.
         store: What it reads.
 
@@ -40,11 +40,15 @@ class Run:
         if (self.path / RECIPE).is_file():
             self._check_same()
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or not all(map(_is_beginning, self.path.iterdir()))):
             raise TelMEError(f"{path}: exists and is not a run; name a new or empty folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / ENVIRONMENT, _environment(store))
-        write_whole(self.path / RECIPE, recipe.to_json())
+
+    def begin(self) -> None:
+        """Writes down which experiment this is, unless that is done; called once nothing can be refused any more."""
+        if not (self.path / RECIPE).is_file():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / ENVIRONMENT, _environment(self.store))
+            write_whole(self.path / RECIPE, self.recipe.to_json())
 
     def checkpoints(self, stage: str) -> Path:
         """Where a stage keeps its checkpoints while it runs."""
@@ -79,12 +83,17 @@ class Run:
         return content
 
     def _check_same(self) -> None:
-        if (self.path / RECIPE).read_text(encoding="utf-8") != self.recipe.to_json():
+        if load_recipe(str(self.path / RECIPE)) != self.recipe:
             raise TelMEError(f"{self.path / RECIPE}: another recipe or seed was begun here; name another --out")
         if self.environment["store"] != self.store.name:
             raise TelMEError(
                 f"{self.path}: begun with store {self.environment['store']}, not {self.store.name}; name another folder"
             )
+
+
+def _is_beginning(file: Path) -> bool:
+    """Whether a run that was killed before it had written its recipe can have left this file."""
+    return file.name.removesuffix(".unfinished") in (RECIPE, ENVIRONMENT)
 
 
 def _environment(store: Store) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def train(recipe: Recipe, store: Store, out: str | Path, *, stage: str | None = 
     if not run.is_finished:
         for name in [stage] if stage else STAGES:
             STAGES[name](run)
+    if run.is_finished:
+        for name in STAGES:
+            shutil.rmtree(run.checkpoints(name), ignore_errors=True)
     return run
 
 
@@ -60,6 +63,7 @@ def teach(run: Run) -> None:
     labels = model.config.labels
     data = annotated_prompts(store, "train", prompter, labels)
     dev = annotated_prompts(store, SELECTED_ON, prompter, labels)
+    run.begin()
     fitted = fit(
         Classification(model.text, label_smoothing=recipe.teach.label_smoothing),
         list(zip(data.prompts, data.labels.tolist(), strict=True)),
@@ -149,7 +153,6 @@ def _finish(run: Run, model: TelMEModel, prompter: Prompter, fitted: Fitted) -> 
         results=numbers["results"],
     )
     run.finish(numbers)
-    shutil.rmtree(run.checkpoints("teach"), ignore_errors=True)
 
 
 def _card(recipe: Recipe, store: Store, results: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from telme.strict import parse_json
 
 STORE_VERSION = 1
 MANIFEST = "manifest.json"
+SHARD_NAME = re.compile(r".+-\d{5}-of-\d{5}\.arrow")
 ROWS_PER_SHARD = 100_000  # transcripts alone: some 20 MB
 
 _COLUMNS = pa.schema(
@@ -164,7 +166,7 @@ def _parse_manifest(text: bytes, where: str) -> Manifest:
 
 
 def _is_ours(folder: Path) -> bool:
-    return all(file.suffix == ".arrow" or file.name.startswith(MANIFEST) for file in folder.iterdir())
+    return all(SHARD_NAME.fullmatch(file.name) or file.name.startswith(MANIFEST) for file in folder.iterdir())
 
 
 def _rows(split: str, conversation: Conversation) -> list[dict[str, object]]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
     PrinterCallback,
@@ -29,6 +29,7 @@ from transformers import (
 
 from telme.collate import LengthGroupedBatches
 from telme.objectives import Loss
+from telme.optimisation import averaged, device_has_bf16, parameter_groups
 from telme.progress import StageProgress
 from telme.recipes import Fitting
 
@@ -83,6 +84,7 @@ def fit(
     batches = LengthGroupedBatches(lengths, batch_size=fitting.batch_size, seed=seed)
     steps = len(batches) * fitting.epochs
     optimizer = torch.optim.AdamW(parameter_groups(objective, fitting), weight_decay=fitting.weight_decay, fused=True)
+    steps = len(batches) * fitting.epochs
     schedule = get_linear_schedule_with_warmup(optimizer, round(len(batches) * fitting.warmup_epochs), steps)
     fitted = _Fitted(objective, fitting.weight_average)
     with StageProgress(title, steps=steps, epochs=fitting.epochs) as progress:
@@ -98,58 +100,30 @@ def fit(
             args=_arguments(fitting, seed=seed, folder=folder),
         )
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    best_step = trainer.state.best_global_step
+    assert best_step is not None
+    fitted.load_state_dict(load_file(_checkpoint(folder, best_step) / "model.safetensors"))
     objective.load_state_dict(fitted.evaluated.state_dict())
-    history = _history(trainer.state)
     return Fitted(
-        history=history,
-        best_epoch=1 + max(range(len(history)), key=lambda epoch: history[epoch][SELECTED_BY]),
+        history=_history(trainer.state),
+        best_epoch=best_step // len(batches),
         padding_efficiency=batches.padding_efficiency(epochs=fitting.epochs),
     )
 
 
-def device_has_bf16() -> bool:
-    """True where the hardware computes in bfloat16; elsewhere training is in float32."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def parameter_groups(objective: nn.Module, fitting: Fitting) -> list[dict[str, Any]]:
-    """The trainable parameters by learning rate.
-
-    Outside of a backbone it is `head_learning_rate`; within one `learning_rate` for the last layer, times `layer_decay`
-    for each layer below, the embeddings lowest.
-    """
-    depths = {name: _depth(name) for name, parameter in objective.named_parameters() if parameter.requires_grad}
-    top = max((depth for depth in depths.values() if depth is not None), default=0)
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, depth in depths.items():
-        if depth is None:
-            rate = fitting.head_learning_rate or fitting.learning_rate
-        else:
-            rate = fitting.learning_rate * fitting.layer_decay ** (top - depth)
-        groups.setdefault(rate, []).append(objective.get_parameter(name))
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
-
-
-def _depth(name: str) -> int | None:
-    """Layer of a parameter: None outside of a backbone, 0 in its embeddings, 1 in its first layer."""
-    _, inside, rest = name.partition("backbone.")
-    if not inside:
-        return None
-    numbers = [int(part) for part in rest.split(".") if part.isdigit()]
-    return 1 + numbers[0] if numbers else 0
-
-
 class _Fitted(nn.Module):
-    """An objective, with the moving average of its weights where there is one; a checkpoint holds both."""
+    """An objective, with the moving average of its weights where there is one; a checkpoint holds all of it."""
+
+    loss_sum: Tensor
+    losses: Tensor
 
     def __init__(self, objective: nn.Module, decay: float) -> None:
         super().__init__()
         self.objective = objective
-        self.average = None
-        if decay:
-            self.average = AveragedModel(objective, multi_avg_fn=_moving_average(decay)).requires_grad_(False)
+        self.average = averaged(objective, decay) if decay else None
+        # Trainer's own sum starts anew when a run is resumed.
+        self.register_buffer("loss_sum", torch.zeros(()))
+        self.register_buffer("losses", torch.zeros(()))
 
     @property
     def evaluated(self) -> nn.Module:
@@ -157,18 +131,16 @@ class _Fitted(nn.Module):
 
     def forward(self, **batch: Tensor) -> Loss:
         loss: Loss = self.objective(**batch)
+        self.loss_sum += loss["loss"].detach()
+        self.losses += 1
         return loss
 
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
-    """Exponential moving average; quicker in the first steps, when the average holds little but the start."""
-
-    @torch.no_grad()
-    def update(averages: Any, weights: Any, updates: Tensor | int) -> None:
-        kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        torch._foreach_lerp_(averages, weights, 1 - kept)
-
-    return update
+    def mean_loss(self) -> float:
+        """Mean training loss since the last call."""
+        mean = float(self.loss_sum / self.losses)
+        self.loss_sum.zero_()
+        self.losses.zero_()
+        return mean
 
 
 def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArguments:
@@ -182,9 +154,7 @@ def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArgument
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
-        logging_strategy="epoch",
-        save_total_limit=2,
-        load_best_model_at_end=True,
+        logging_strategy="no",
         metric_for_best_model=SELECTED_BY,
         greater_is_better=True,
         remove_unused_columns=False,
@@ -238,7 +208,8 @@ class _Trainer(Trainer):
         return loss["loss"]
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        metrics = {f"eval_{name}": value for name, value in self.validate(self.fitted.evaluated).items()}
+        epoch = {"train_loss": self.fitted.mean_loss(), **self.validate(self.fitted.evaluated)}
+        metrics = {f"eval_{name}": value for name, value in epoch.items()}
         self.fitted.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -255,7 +226,7 @@ class _AverageWeights(TrainerCallback):
 
 
 class _Checkpoints(TrainerCallback):
-    """Saves within epochs too, as often as that stays cheap, and marks each checkpoint once it is whole."""
+    """Saves within epochs too, as often as that stays cheap; keeps the newest whole checkpoint and the best one."""
 
     def __init__(self) -> None:
         self.saved = self.began = time.monotonic()
@@ -265,12 +236,23 @@ class _Checkpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
         self.began = time.monotonic()
-        if self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost):
+        due = self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost)
+        # An epoch's last step is saved after its validation: resumed from before that, the epoch would go without.
+        if due and state.global_step % (state.max_steps // state.num_train_epochs):
             control.should_save = True
         return control
 
+    def on_evaluate(self, *_: object, **__: object) -> None:
+        self.began = time.monotonic()  # at the end of an epoch, what follows is a checkpoint
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        folder = Path(str(args.output_dir))
+        newest = _checkpoint(folder, state.global_step)
+        (newest / WHOLE).touch()
+        for checkpoint in folder.glob("checkpoint-*"):
+            if checkpoint not in (newest, _checkpoint(folder, state.best_global_step or 0)):
+                (checkpoint / WHOLE).unlink(missing_ok=True)  # before it is taken apart
+                shutil.rmtree(checkpoint)
         self.saved = time.monotonic()
         self.cost = self.saved - self.began
 
@@ -290,6 +272,10 @@ class _ShowProgress(TrainerCallback):
         self.progress.epoch_ended(round(state.epoch or 0), dev, best_before=state.best_metric)
 
 
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step}"
+
+
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was completely written; those that were not are removed."""
     whole = []
@@ -302,11 +288,12 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _history(state: TrainerState) -> tuple[Metrics, ...]:
-    """One entry an epoch, from what the Trainer logged: a training entry, then a dev entry."""
-    epochs: dict[int, dict[str, float]] = {}
-    for entry in state.log_history:
-        epoch = epochs.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
-        if "loss" in entry:
-            epoch["train_loss"] = entry["loss"]
-        epoch |= {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-    return tuple(epochs[number] for number in sorted(epochs) if SELECTED_BY in epochs[number])
+    """One entry an epoch, from what the Trainer logged."""
+    return tuple(
+        {
+            "epoch": round(entry["epoch"]),
+            **{name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")},
+        }
+        for entry in state.log_history
+        if f"eval_{SELECTED_BY}" in entry
+    )

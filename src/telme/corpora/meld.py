@@ -7,6 +7,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from telme.conversation import MELD, Conversation, Utterance
 from telme.corpora.corpus import Corpus, Size
 from telme.errors import TelMEError
 from telme.findings import Finding
+from telme.transcripts.encoding import decode_utf8
 from telme.transcripts.times import parse_time
 
 SIZES = {"train": Size(1038, 9989), "dev": Size(114, 1109), "test": Size(280, 2610)}
@@ -50,10 +52,10 @@ def read_meld(root: str | Path) -> Corpus:
     repairs: list[Finding] = []
     for split in SIZES:
         if path := _find(root, split, *_TABLES):
-            turns, duplicates = _read_table(split, path)
+            turns = _read_table(split, path)
             splits[split] = _conversations(turns)
             recordings |= {turn.id: turn.recording for turn in turns}
-            repairs += [repair for turn in turns for repair in turn.repairs] + duplicates
+            repairs += [repair for turn in turns for repair in turn.repairs]
     if not splits:
         names = ", ".join(_TABLES[0].format(split=split) for split in SIZES)
         raise TelMEError(f"{root}: no MELD here; the folder needs at least one of {names}")
@@ -103,30 +105,26 @@ def _conversations(turns: Iterable[_Turn]) -> tuple[Conversation, ...]:
     return tuple(Conversation(id=name, utterances=tuple(utterances)) for name, utterances in dialogues.items())
 
 
-def _read_table(split: str, path: Path) -> tuple[list[_Turn], list[Finding]]:
-    """The turns of a table in its order, the first of each key; and a finding for every later one."""
-    lines: dict[str, int] = {}
+def _read_table(split: str, path: Path) -> list[_Turn]:
+    """The turns of a table in its order; those whose id was used before get an id of their own."""
+    lines: dict[str, list[int]] = defaultdict(list)
     turns: list[_Turn] = []
-    duplicates: list[Finding] = []
     for line, cells in _rows(path):
         try:
             turn = _read_turn(split, cells)
         except TelMEError as error:
             raise TelMEError(f"{path}:{line}: {error}") from error
-        if turn.id in lines:
-            duplicates.append(_duplicate_id(turn, path, lines[turn.id], line))
-        else:
-            lines[turn.id] = line
-            turns.append(turn)
+        lines[turn.id].append(line)
+        turns.append(turn if len(lines[turn.id]) == 1 else _renamed(turn, path, lines[turn.id]))
     if not turns:
         raise TelMEError(f"{path}: no rows below the header; leave the file out if there is no {split} split")
-    return turns, duplicates
+    return turns
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Each row below the header with the number of its first line."""
     # Only a stream without newline translation keeps U+0085, an ellipsis in the older files, from ending a line.
-    reader = csv.reader(io.StringIO(_decode(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(decode_utf8(path.read_bytes(), str(path)), newline=""), strict=True)
     line = 1
     try:
         header = next(reader, [])
@@ -141,16 +139,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise TelMEError(f"{path}:{line}: not valid CSV: {error}; a quotation mark may be missing") from error
-
-
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise TelMEError(f"{path}:{line}: byte 0x{byte:02x} is not valid UTF-8; save the file as UTF-8") from error
 
 
 def _read_turn(split: str, cells: Mapping[str, str]) -> _Turn:
@@ -203,12 +191,14 @@ def _inverted_span(key: str, start: float, end: float) -> Finding:
     )
 
 
-def _duplicate_id(turn: _Turn, path: Path, first: int, second: int) -> Finding:
-    return Finding(
+def _renamed(turn: _Turn, path: Path, lines: list[int]) -> _Turn:
+    key = f"{turn.id}#{len(lines)}"
+    finding = Finding(
         check="duplicate-id",
-        severity="error",
-        evidence=f"line {second} has the ids of line {first}; its text is {turn.utterance.text!r}",
-        action=f"line {second} is left out, line {first} is kept",
+        severity="warning",
+        evidence=f"line {lines[-1]} has the ids of line {lines[0]}; its text is {turn.utterance.text!r}",
+        action=f"kept as {key}",
         utterance=turn.id,
         file=str(path),
     )
+    return turn._replace(id=key, utterance=replace(turn.utterance, id=key), repairs=(*turn.repairs, finding))

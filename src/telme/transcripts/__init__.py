@@ -9,6 +9,7 @@ from pathlib import Path
 from telme.conversation import Conversation
 from telme.errors import TelMEError
 from telme.transcripts.csv_files import read_csv
+from telme.transcripts.encoding import decode_utf8
 from telme.transcripts.json_files import read_json, read_jsonl, to_json, write_jsonl
 from telme.transcripts.predictions import WRITERS, Results, predictions_table, predictions_to_csv, predictions_to_json
 from telme.transcripts.times import parse_time
@@ -66,7 +67,7 @@ def parse(content: str | bytes, name: str) -> list[Conversation]:
         TelMEError: As `read`.
     """
     _refuse_unknown_suffix(name)
-    text = content if isinstance(content, str) else _decode(content, name)
+    text = content if isinstance(content, str) else decode_utf8(content, name)
     conversations = READERS[Path(name).suffix.lower() or _sniff(text)](text, name) if text.strip() else []
     if not conversations:
         raise TelMEError(f"{name} holds no conversation; it needs at least one utterance")
@@ -77,14 +78,6 @@ def _refuse_unknown_suffix(name: str) -> None:
     suffix = Path(name).suffix
     if suffix and suffix.lower() not in READERS:
         raise TelMEError(f"{name}: {suffix!r} is not a transcript format; valid are {', '.join(READERS)}")
-
-
-def _decode(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        byte, line = error.object[error.start], error.object.count(b"\n", 0, error.start) + 1
-        raise TelMEError(f"{name}:{line}: byte 0x{byte:02x} is not valid UTF-8; save the file as UTF-8") from error
 
 
 def _sniff(text: str) -> str:
