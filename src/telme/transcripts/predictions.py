@@ -58,13 +58,15 @@ def predictions_table(results: Results) -> Iterator[Table]:
         table.add_column("utterance", ratio=1)
         table.add_column("emotion")
         table.add_column("probability", justify="right")
+        table.add_column("", no_wrap=True)
         for number, prediction in enumerate(predictions, start=1):
             table.add_row(
                 str(number),
                 Text(prediction.utterance.speaker),
                 Text(prediction.utterance.text),
                 Text(prediction.label),
-                f"{prediction.confidence:.0%} {'▆' * round(10 * prediction.confidence):<10}",
+                f"{prediction.confidence:.0%}",
+                "▆" * round(10 * prediction.confidence),
             )
         yield table
 
