@@ -259,20 +259,13 @@ def interrupted(folder: Path, fitting: Fitting, dies_at: Sequence[int]) -> int:
 
 
 def assert_ends_like(undisturbed: tuple[Fitted, dict[str, Tensor]], folder: Path, fitting: Fitting) -> Objective:
-    """Goes on in the folder; the history is compared up to `train_loss`, which has a test of its own."""
+    """Goes on in the folder, and takes the same way: `results.json` holds the history in its order."""
     torch.manual_seed(12345)  # a new process starts with other random numbers
     objective = Objective()
     fitted = run_fit(objective, folder, fitting=fitting)
     assert_same(copied(objective), undisturbed[1])
-    assert [without_train_loss(epoch) for epoch in fitted.history] == [
-        without_train_loss(epoch) for epoch in undisturbed[0].history
-    ]
-    assert replace(fitted, history=()) == replace(undisturbed[0], history=())
+    assert repr(fitted) == repr(undisturbed[0])
     return objective
-
-
-def without_train_loss(epoch: Metrics) -> Metrics:
-    return {name: value for name, value in epoch.items() if name != "train_loss"}
 
 
 @pytest.mark.parametrize("dies_at", [(1,), (6,), (7,), (9,), (18,), (3, 3, 3), (8, 5, 2)])
@@ -297,15 +290,6 @@ def test_with_a_checkpoint_at_every_epoch(
 ) -> None:
     interrupted(tmp_path, fitting, dies_at)
     assert_ends_like(undisturbed, tmp_path, fitting)
-
-
-@pytest.mark.parametrize("dies_at", [3, 7])
-@pytest.mark.usefixtures("checkpoint_every_step")
-def test_the_train_loss_too_is_that_of_an_undisturbed_fit(
-    tmp_path: Path, fitting: Fitting, undisturbed: tuple[Fitted, dict[str, Tensor]], dies_at: int
-) -> None:
-    interrupted(tmp_path, fitting, [dies_at])
-    assert run_fit(Objective(), tmp_path, fitting=fitting).history == undisturbed[0].history
 
 
 @pytest.mark.parametrize("epoch", [1, 3])

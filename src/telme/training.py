@@ -75,7 +75,7 @@ def fit(
         rows: The training rows, by number.
         lengths: Of each row, in tokens, samples or frames; rows of similar length share a batch.
         collate: Rows -> the batch that the objective takes.
-        validate: Objective -> its dev metrics, `dev_weighted_f1` among them.
+        validate: Objective -> its metrics, each named `dev_...`, `dev_weighted_f1` among them.
         fitting: Optimisation settings.
         seed: Of batch order and dropout; the caller has initialised the weights.
         folder: For checkpoints; the caller removes it once the result is safe.
@@ -288,12 +288,10 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _history(state: TrainerState) -> tuple[Metrics, ...]:
-    """One entry an epoch, from what the Trainer logged."""
+    """One entry an epoch, from what the Trainer logged; the same keys in the same order whether resumed or not."""
+    entries = [entry for entry in state.log_history if f"eval_{SELECTED_BY}" in entry]
+    names = sorted(name.removeprefix("eval_") for name in entries[0] if name.startswith("eval_dev"))
     return tuple(
-        {
-            "epoch": round(entry["epoch"]),
-            **{name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")},
-        }
-        for entry in state.log_history
-        if f"eval_{SELECTED_BY}" in entry
+        {"epoch": round(entry["epoch"]), **{name: entry[f"eval_{name}"] for name in ("train_loss", *names)}}
+        for entry in entries
     )
