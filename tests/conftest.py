@@ -37,6 +37,20 @@ LINES = {
     "cross": ("leave me alone", "this is terrible", "I hate waiting", "who broke my cup"),
 }
 SPEAKERS = ("Ann", "Bob", "Cy")
+# The keys of a results record that users may rely on, in their order.
+RESULT_KEYS = (
+    "split",
+    "utterances",
+    "weighted_f1",
+    "weighted_f1_interval",
+    "macro_f1",
+    "per_class",
+    "confusion",
+    "selected_on",
+    "seed",
+    "model",
+    "store",
+)
 FAMILIES = ("bert", "roberta", "xlm-roberta", "gpt2")
 
 _SMALL: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

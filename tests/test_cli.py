@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import RESULT_KEYS
 from transformers.utils import logging
 
 from telme.cli import main
@@ -34,19 +35,6 @@ OPTIONS = {
     "evaluate": {"MODEL", "--store", "--split", "--json"},
     "predict": {"MODEL", "FILE", "--format"},
 }
-CONTRACT = [
-    "split",
-    "utterances",
-    "weighted_f1",
-    "weighted_f1_interval",
-    "macro_f1",
-    "per_class",
-    "confusion",
-    "selected_on",
-    "seed",
-    "model",
-    "store",
-]
 HEADER = ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "Season", "Episode", "StartTime", "EndTime"]
 CONVERSATION = {
     "id": "office",
@@ -301,7 +289,7 @@ def test_evaluate_writes_the_contract(telme: Telme, run: Run, store: Store, here
     ended = telme("evaluate", run.model, "--store", store.path, "--json", "out.json")
     assert ended.status == 0
     results = json.loads((here / "out.json").read_bytes())
-    assert list(results)[: len(CONTRACT)] == CONTRACT
+    assert tuple(results)[: len(RESULT_KEYS)] == RESULT_KEYS
     (recorded,) = [record for record in run.results["results"] if record["split"] == "test"]
     assert results == recorded | {"model": str(run.model)}
     assert f"{100 * results['weighted_f1']:.2f}" in ended.out

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import RESULT_KEYS
 from transformers import AutoModel
 
 import telme.stages
@@ -25,20 +26,6 @@ from telme.recognizer import Recognizer
 from telme.run import Run
 from telme.stages import STAGES, train
 from telme.store import Store, prepare
-
-CONTRACT = (
-    "split",
-    "utterances",
-    "weighted_f1",
-    "weighted_f1_interval",
-    "macro_f1",
-    "per_class",
-    "confusion",
-    "selected_on",
-    "seed",
-    "model",
-    "store",
-)
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -111,7 +98,7 @@ def test_results_keep_the_contract(run: Run, recipe: Recipe, store: Store) -> No
     )
     assert [record["split"] for record in results["results"]] == ["dev", "test"]
     for record in results["results"]:
-        assert tuple(record)[: len(CONTRACT)] == CONTRACT
+        assert tuple(record)[: len(RESULT_KEYS)] == RESULT_KEYS
         assert (record["selected_on"], record["seed"], record["model"], record["store"]) == (
             "dev",
             recipe.seed,

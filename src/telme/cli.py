@@ -291,4 +291,4 @@ def _refuse(message: str) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"telme: {line}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"telme: {line}\n")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
@@ -187,8 +188,15 @@ def _rows(split: str, conversation: Conversation) -> list[dict[str, object]]:
     ]
 
 
-def _utterance(row: Mapping[str, object]) -> Utterance:
-    return Utterance(**{name: row[name] for name in ("speaker", "text", "start", "end", "label", "id")})  # type: ignore[arg-type]
+def _utterance(row: Mapping[str, Any]) -> Utterance:
+    return Utterance(
+        speaker=row["speaker"],
+        text=row["text"],
+        start=row["start"],
+        end=row["end"],
+        label=row["label"],
+        id=row["id"],
+    )
 
 
 def _write_arrow(file: Path, rows: Sequence[dict[str, object]]) -> None:
