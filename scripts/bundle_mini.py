@@ -8,6 +8,7 @@ Its weights are rounded to half precision, and it is these that are evaluated fo
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from telme.evaluation import evaluate
 from telme.files import write_folder, write_json, write_whole
 from telme.model_card import BACKBONES, CORPORA, model_card
 from telme.recognizer import BUNDLED, Recognizer
-from telme.run import RESULTS
+from telme.run import RECIPE, RESULTS
 from telme.store import Store
 
 LICENSE = Path("/usr/share/common-licenses/Apache-2.0")  # of the base model; on every Debian machine
@@ -42,46 +43,37 @@ def main(bundle: Bundle) -> None:
     store = Store(bundle.store)
     results = {run: json.loads((run / RESULTS).read_bytes())["results"] for run in bundle.runs}
     best = max(bundle.runs, key=lambda run: _score(results[run], "dev"))
-    rounded = bundle.out.parent / "rounded"
+    recipe = json.loads((best / RECIPE).read_bytes())
 
-    def fill_rounded(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         recognizer = Recognizer.from_pretrained(best / "model")
         recognizer.model.half().save_pretrained(folder)
         recognizer.prompter.tokenizer.save_pretrained(folder)
+        rounded = Recognizer.from_pretrained(folder)
+        measured = [
+            evaluate(rounded.model, rounded.prompter, store, split, name="mini").to_dict() for split in ("dev", "test")
+        ]
+        card = model_card(
+            name="mini",
+            license="apache-2.0",
+            languages=["en"],
+            base=BACKBONES[recipe["text"]["backbone"]],
+            corpus=CORPORA["meld"],
+            recipe=recipe,
+            results=measured,
+            other_seeds=[record for run in bundle.runs if run != best for record in results[run]],
+        )
+        write_whole(folder / "README.md", card)
+        write_json(folder / RESULTS, measured)
+        shutil.copyfile(best / RECIPE, folder / RECIPE)
+        shutil.copyfile(LICENSE, folder / "LICENSE")
 
-    write_folder(rounded, fill_rounded)
-    recognizer = Recognizer.from_pretrained(rounded)
-    measured = [
-        evaluate(recognizer.model, recognizer.prompter, store, split, name="mini").to_dict()
-        for split in ("dev", "test")
-    ]
-    recipe = json.loads((best / "recipe.json").read_bytes())
-    card = model_card(
-        name="mini",
-        license="apache-2.0",
-        languages=["en"],
-        base=BACKBONES[recipe["text"]["backbone"]],
-        corpus=CORPORA["meld"],
-        recipe=recipe,
-        results=measured,
-        other_seeds=[record for run in bundle.runs if run != best for record in results[run]],
-    )
-    write_whole(rounded / "README.md", card)
-    write_whole(rounded / "recipe.json", (best / "recipe.json").read_text(encoding="utf-8"))
-    write_json(rounded / RESULTS, measured)
-    write_whole(rounded / "LICENSE", LICENSE.read_text(encoding="utf-8"))
-    write_folder(bundle.out, lambda folder: _move_all(rounded, folder))
-    sys.stderr.write(f"bundled {best} (dev {_score(measured, 'dev'):.4f}, test {_score(measured, 'test'):.4f})\n")
+    write_folder(bundle.out, fill)
+    sys.stderr.write(f"bundled {best}, whose dev weighted F1 is {_score(results[best], 'dev'):.4f}\n")
 
 
 def _score(results: list[dict[str, Any]], split: str) -> float:
     return float(next(record["weighted_f1"] for record in results if record["split"] == split))
-
-
-def _move_all(source: Path, target: Path) -> None:
-    for file in source.iterdir():
-        file.rename(target / file.name)
-    source.rmdir()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss  # type: ignore[import-untyped]
 
 from telme.errors import TelMEError
-from telme.metrics import Results, Scores, expected_calibration_error, fit_temperature, score, weighted_f1
+from telme.metrics import Results, Scores, calibration, fit_temperature, score, weighted_f1
 
 NAMES = ("neutral", "joy", "fear")
 
@@ -107,7 +107,7 @@ def test_calibration_by_hand() -> None:
     # Confidences 0.9 (right) and 0.9 (wrong) share a bin, 0.6 (right) has its own: (2 * |0.5 - 0.9| + 0.4) / 3.
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
     labels = np.array([0, 1, 1])
-    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
+    assert calibration(probabilities, labels).ece == pytest.approx(0.4)
     bins = score(probabilities, labels, ["a", "a", "b"], ("no", "yes")).calibration.bins
     assert [astuple(b) for b in bins] == [
         pytest.approx((8 / 15, 9 / 15, 0.6, 1.0, 1)),
@@ -116,7 +116,7 @@ def test_calibration_by_hand() -> None:
 
 
 def test_certain_and_right_is_perfectly_calibrated() -> None:
-    assert expected_calibration_error(np.eye(3), np.arange(3)) == 0
+    assert calibration(np.eye(3), np.arange(3)).ece == 0
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])

@@ -176,11 +176,6 @@ def calibration(probabilities: FloatArray, labels: IntArray) -> Calibration:
     return Calibration(ece=sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / len(labels), bins=bins)
 
 
-def expected_calibration_error(probabilities: FloatArray, labels: IntArray) -> float:
-    """Mean distance of confidence from accuracy over the bins of `calibration`, weighted by their counts."""
-    return calibration(probabilities, labels).ece
-
-
 def fit_temperature(logits: FloatArray, labels: IntArray) -> float:
     """The temperature T that minimises the negative log likelihood of softmax(`logits` (n, classes) / T).
 

@@ -82,14 +82,13 @@ def fit(
         title: Names the stage in the progress bar.
     """
     batches = LengthGroupedBatches(lengths, batch_size=fitting.batch_size, seed=seed)
-    steps = len(batches) * fitting.epochs
     optimizer = torch.optim.AdamW(parameter_groups(objective, fitting), weight_decay=fitting.weight_decay, fused=True)
     steps = len(batches) * fitting.epochs
     schedule = get_linear_schedule_with_warmup(optimizer, round(len(batches) * fitting.warmup_epochs), steps)
-    fitted = _Fitted(objective, fitting.weight_average)
+    model = _Averaging(objective, fitting.weight_average)
     with StageProgress(title, steps=steps, epochs=fitting.epochs) as progress:
         trainer = _Trainer(
-            fitted,
+            model,
             rows=rows,
             batches=batches,
             collate=collate,
@@ -102,8 +101,8 @@ def fit(
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     best_step = trainer.state.best_global_step
     assert best_step is not None
-    fitted.load_state_dict(load_file(_checkpoint(folder, best_step) / "model.safetensors"))
-    objective.load_state_dict(fitted.evaluated.state_dict())
+    model.load_state_dict(load_file(_checkpoint(folder, best_step) / "model.safetensors"))
+    objective.load_state_dict(model.evaluated.state_dict())
     return Fitted(
         history=_history(trainer.state),
         best_epoch=best_step // len(batches),
@@ -111,7 +110,7 @@ def fit(
     )
 
 
-class _Fitted(nn.Module):
+class _Averaging(nn.Module):
     """An objective, with the moving average of its weights where there is one; a checkpoint holds all of it."""
 
     loss_sum: Tensor
@@ -168,7 +167,7 @@ class _Trainer(Trainer):
 
     def __init__(
         self,
-        model: _Fitted,
+        model: _Averaging,
         *,
         rows: Sequence[Any],
         batches: LengthGroupedBatches,
@@ -190,7 +189,7 @@ class _Trainer(Trainer):
             callbacks=[_AverageWeights(model), _Checkpoints(), _ShowProgress(progress)],
         )
         self.remove_callback(PrinterCallback)
-        self.fitted, self.batches, self.validate = model, batches, validate
+        self.averaging, self.batches, self.validate = model, batches, validate
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         # With a generator of its own, so that starting an iterator does not move the random state of the dropout.
@@ -208,16 +207,16 @@ class _Trainer(Trainer):
         return loss["loss"]
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        epoch = {"train_loss": self.fitted.mean_loss(), **self.validate(self.fitted.evaluated)}
+        epoch = {"train_loss": self.averaging.mean_loss(), **self.validate(self.averaging.evaluated)}
         metrics = {f"eval_{name}": value for name, value in epoch.items()}
-        self.fitted.train()
+        self.averaging.train()
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
 
 class _AverageWeights(TrainerCallback):
-    def __init__(self, model: _Fitted) -> None:
+    def __init__(self, model: _Averaging) -> None:
         self.model = model
 
     def on_step_end(self, *_: object, **__: object) -> None:
