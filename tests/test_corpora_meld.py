@@ -13,6 +13,7 @@ from telme.conversation import MELD
 from telme.corpora import read_corpus
 from telme.corpora.meld import SIZES, repair_text
 from telme.errors import TelMEError
+from telme.media import Source
 
 HEADER = ["Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment"]
 HEADER += ["Dialogue_ID", "Utterance_ID", "Season", "Episode", "StartTime", "EndTime"]
@@ -75,11 +76,94 @@ def test_tables_are_found_where_people_have_them(tmp_path: Path, table: str) -> 
     assert list(read_corpus("meld", tmp_path).splits) == ["test"]
 
 
-def test_a_splits_clips_are_found(tmp_path: Path) -> None:
-    write(tmp_path / "train_sent_emo.csv", ROW)
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "output_repeated_splits_test",
+        "MELD.Raw/output_repeated_splits_test",
+        "test/output_repeated_splits_test",
+        "MELD.Raw/test/output_repeated_splits_test",
+        "test",
+        "MELD.Raw/test",
+        "test_splits",
+    ],
+)
+def test_clips_are_found_where_people_have_them(tmp_path: Path, folder: str) -> None:
+    write(tmp_path / "test" / "test_sent_emo.csv", ROW)  # a folder that holds the table need not hold the clips
+    touch(tmp_path / folder, "dia0_utt1.mp4")
+    corpus = read_corpus("meld", tmp_path)
+    assert corpus.clips == {"test": str(tmp_path / folder)}
+    assert corpus.sources == {"test/dia0_utt1": Source(file=str(tmp_path / folder / "dia0_utt1.mp4"))}
+    assert corpus.extras == ()
+
+
+def test_a_split_with_clips_has_a_source_for_every_utterance(tmp_path: Path) -> None:
+    write(tmp_path / "train_sent_emo.csv", ROW, row(Utterance="Again"), row(Utterance_ID="2"))
     write(tmp_path / "dev_sent_emo.csv", ROW)
-    (tmp_path / "train" / "train_splits").mkdir(parents=True)
-    assert read_corpus("meld", tmp_path).clips == {"train": str(tmp_path / "train" / "train_splits")}
+    folder = touch(tmp_path / "train_splits", "dia0_utt1.mp4")
+    corpus = read_corpus("meld", tmp_path)
+    names = {key: Path(source.file).name for key, source in corpus.sources.items()}
+    assert names == {
+        "train/dia0_utt1": "dia0_utt1.mp4",
+        "train/dia0_utt1#2": "dia0_utt1.mp4",
+        "train/dia0_utt2": "dia0_utt2.mp4",  # missing, which the doctor reports
+    }
+    assert corpus.clips == {"train": str(folder)}
+
+
+def test_corrected_clips_are_preferred(tmp_path: Path) -> None:
+    write(tmp_path / "test_sent_emo.csv", ROW, row(Utterance_ID="2"), row(Utterance_ID="3"))
+    folder = touch(
+        tmp_path / "output_repeated_splits_test",
+        "dia0_utt1.mp4",
+        "final_videos_testdia0_utt1.mp4",
+        "dia0_utt2.mp4",
+        "final_videos_testdia0_utt3.mp4",
+    )
+    corpus = read_corpus("meld", tmp_path)
+    assert [Path(source.file).name for source in corpus.sources.values()] == [
+        "final_videos_testdia0_utt1.mp4",
+        "dia0_utt2.mp4",
+        "final_videos_testdia0_utt3.mp4",
+    ]
+    assert [(f.check, f.severity, f.utterance, f.file) for f in corpus.repairs] == [
+        ("corrected-clip", "info", f"test/dia0_utt{n}", str(folder / f"final_videos_testdia0_utt{n}.mp4"))
+        for n in (1, 3)
+    ]
+    assert corpus.extras == ()
+
+
+def test_files_that_belong_to_no_utterance_are_listed(tmp_path: Path) -> None:
+    write(tmp_path / "test_sent_emo.csv", ROW)
+    extras = ["._dia0_utt1.mp4", "._final_videos_testdia0_utt1.mp4", "dia0_utt10.mp4", "final_videos_testdia9_utt0.mp4"]
+    folder = touch(tmp_path / "output_repeated_splits_test", "dia0_utt1.mp4", "dia0_utt1.wav", *extras)
+    corpus = read_corpus("meld", tmp_path)
+    assert corpus.extras == tuple(str(folder / name) for name in extras)
+    assert [Path(source.file).name for source in corpus.sources.values()] == ["dia0_utt1.mp4"]
+    assert corpus.repairs == ()  # the stub is no correction
+
+
+def test_packed_archives_are_pointed_out(tmp_path: Path) -> None:
+    write(tmp_path / "dev_sent_emo.csv", ROW)
+    touch(tmp_path / "dev_splits_complete")
+    touch(tmp_path, "train.tar.gz", "dev.tar.gz", "test.tar.gz")
+    (finding,) = read_corpus("meld", tmp_path).repairs
+    assert (finding.check, finding.severity) == ("packed-archive", "info")
+    assert finding.evidence == "still packed: test.tar.gz, train.tar.gz"
+    assert "tar -xzf train.tar.gz" in finding.action
+
+
+def test_a_folder_with_nothing_but_an_archive_is_told_to_unpack(tmp_path: Path) -> None:
+    touch(tmp_path, "MELD.Raw.tar.gz")
+    with pytest.raises(TelMEError, match=r"no MELD here; .*; unpack MELD.Raw.tar.gz$"):
+        read_corpus("meld", tmp_path)
 
 
 def test_a_byte_order_mark_and_more_columns_are_no_obstacle(tmp_path: Path) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from telme.conversation import Conversation, LabelSet, Utterance
 from telme.findings import Finding
+from telme.media import Source
 
 
 class Size(NamedTuple):
-    """How much a split holds."""
+    """How much a split holds; `utterances` is none where that is a matter of the label convention (IEMOCAP)."""
 
     conversations: int
-    utterances: int
+    utterances: int | None
 
 
 class Span(NamedTuple):
@@ -39,6 +41,9 @@ class Corpus:
         recordings: Id of an utterance to the name of the recording that its times index, such as `s08e21`.
         clips: Split to the folder that holds its clips; a split that is not named has text only.
         repairs: What reading had to mend or leave out.
+        sources: Id of an utterance to where its voice and face should be, whether or not those files exist: every
+            utterance of a split that has clips.
+        extras: Files among the clips that belong to no utterance, AppleDouble stubs (`._*`) included.
     """
 
     name: str
@@ -49,6 +54,8 @@ class Corpus:
     recordings: Mapping[str, str]
     clips: Mapping[str, str]
     repairs: tuple[Finding, ...]
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    extras: tuple[str, ...] = ()
 
     @property
     def conversations(self) -> Iterator[Conversation]:
@@ -66,3 +73,12 @@ class Corpus:
         if recording is None or utterance.start is None or utterance.end is None:
             return None
         return Span(recording, utterance.start, utterance.end)
+
+
+def extra_files(folder: Path, suffix: str, known: Collection[str]) -> list[str]:
+    """Paths of the files of that suffix in the folder whose names are not known, and of all AppleDouble stubs (`._*`).
+
+    None where there is no such folder.
+    """
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [str(f) for f in files if f.name.startswith("._") or (f.suffix == suffix and f.name not in known)]

@@ -1,4 +1,4 @@
-"""MELD (Poria et al., 2019, arXiv 1810.02508): dialogues of the series Friends, from its public CSV files."""
+"""MELD (Poria et al., 2019, arXiv 1810.02508): dialogues of the series Friends, from its public CSV files and clips."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telme.conversation import MELD, Conversation, Utterance
-from telme.corpora.corpus import Corpus, Size
+from telme.corpora.corpus import Corpus, Size, extra_files
 from telme.errors import TelMEError
 from telme.findings import Finding
+from telme.media import Source
 from telme.transcripts.encoding import decode_utf8
 from telme.transcripts.times import parse_time
 
 SIZES = {"train": Size(1038, 9989), "dev": Size(114, 1109), "test": Size(280, 2610)}
 CLIP_FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
 
+CORRECTED = "final_videos_test"  # begins the name of a test clip that was cut again; the clip without it is wrong
+
 # The public files, and their copies in the repository of the TelME authors.
 _TABLES = ("{split}_sent_emo.csv", "{split}_meld_emo.csv")
+_ARCHIVES = ("{split}.tar.gz", "MELD.Raw.tar.gz")
 # Where the archive MELD.Raw.tar.gz, those inside it and a clone of the MELD repository put them.
 _PLACES = (".", "{split}", "MELD.Raw", "MELD.Raw/{split}", "data/MELD")
 _COLUMNS = (
@@ -37,6 +41,7 @@ _COLUMNS = (
     "EndTime",
 )
 
+_CLIP = re.compile(rf"({CORRECTED})?dia\d+_utt\d+\.mp4")
 _C1_CONTROL = re.compile(r"[\x80-\x9f]")
 
 
@@ -49,6 +54,9 @@ def read_meld(root: str | Path) -> Corpus:
     root = Path(root)
     splits: dict[str, tuple[Conversation, ...]] = {}
     recordings: dict[str, str] = {}
+    clips: dict[str, str] = {}
+    sources: dict[str, Source] = {}
+    extras: list[str] = []
     repairs: list[Finding] = []
     for split in SIZES:
         if path := _find(root, split, *_TABLES):
@@ -56,9 +64,21 @@ def read_meld(root: str | Path) -> Corpus:
             splits[split] = _conversations(turns)
             recordings |= {turn.id: turn.recording for turn in turns}
             repairs += [repair for turn in turns for repair in turn.repairs]
+            if folder := _clip_folder(root, split):
+                files = {file.name for file in folder.iterdir()}
+                corrected = {turn.id for turn in turns if turn.corrected in files}
+                chosen = {turn.id: turn.corrected if turn.id in corrected else turn.clip for turn in turns}
+                clips[split] = str(folder)
+                sources |= {key: Source(file=str(folder / name)) for key, name in chosen.items()}
+                extras += extra_files(folder, ".mp4", {name for turn in turns for name in (turn.clip, turn.corrected)})
+                repairs += [_corrected_clip(turn, folder) for turn in turns if turn.id in corrected]
+    archives = [path for split in SIZES if split not in clips for path in _paths(root, split, *_ARCHIVES)]
     if not splits:
         names = ", ".join(_TABLES[0].format(split=split) for split in SIZES)
-        raise TelMEError(f"{root}: no MELD here; the folder needs at least one of {names}")
+        advice = f"; unpack {archives[0].name}" if archives else ""
+        raise TelMEError(f"{root}: no MELD here; the folder needs at least one of {names}{advice}")
+    if archives:
+        repairs.append(_packed_archive(archives))
     return Corpus(
         name="meld",
         root=str(root),
@@ -66,8 +86,10 @@ def read_meld(root: str | Path) -> Corpus:
         splits=splits,
         sizes=SIZES,
         recordings=recordings,
-        clips={split: str(path) for split in splits if (path := _find(root, split, CLIP_FOLDERS[split]))},
+        clips=clips,
         repairs=tuple(repairs),
+        sources=sources,
+        extras=tuple(extras),
     )
 
 
@@ -83,9 +105,24 @@ def _from_cp1252(character: str) -> str:
     return character.encode("latin-1").decode("cp1252", errors="ignore")
 
 
-def _find(root: Path, split: str, *names: str) -> Path | None:
+def _paths(root: Path, split: str, *names: str) -> Iterator[Path]:
+    """What there is of those names, best place first."""
     paths = (root / f"{place}/{name}".format(split=split) for place in _PLACES for name in names)
-    return next((path for path in paths if path.exists()), None)
+    return (path for path in paths if path.exists())
+
+
+def _find(root: Path, split: str, *names: str) -> Path | None:
+    return next(_paths(root, split, *names), None)
+
+
+def _clip_folder(root: Path, split: str) -> Path | None:
+    """The folder of the split's clips: it has MELD's name for it, or that of the split and clips inside."""
+    others = _paths(root, split, "{split}", "{split}_splits")
+    return _find(root, split, CLIP_FOLDERS[split]) or next(filter(_holds_clips, others), None)
+
+
+def _holds_clips(folder: Path) -> bool:
+    return folder.is_dir() and any(_CLIP.fullmatch(file.name) for file in folder.iterdir())
 
 
 class _Turn(NamedTuple):
@@ -93,9 +130,15 @@ class _Turn(NamedTuple):
 
     id: str
     dialogue: str
+    clip: str
     utterance: Utterance
     recording: str
     repairs: tuple[Finding, ...]
+
+    @property
+    def corrected(self) -> str:
+        """The name under which the clip would be if it was cut again."""
+        return CORRECTED + self.clip
 
 
 def _conversations(turns: Iterable[_Turn]) -> tuple[Conversation, ...]:
@@ -161,7 +204,7 @@ def _read_turn(split: str, cells: Mapping[str, str]) -> _Turn:
         id=key,
     )
     recording = f"s{_number(cells, 'Season'):02}e{_number(cells, 'Episode'):02}"
-    return _Turn(key, dialogue, utterance, recording, tuple(repairs))
+    return _Turn(key, dialogue, f"{key.removeprefix(f'{split}/')}.mp4", utterance, recording, tuple(repairs))
 
 
 def _number(cells: Mapping[str, str], column: str) -> int:
@@ -202,3 +245,24 @@ def _renamed(turn: _Turn, path: Path, lines: list[int]) -> _Turn:
         file=str(path),
     )
     return turn._replace(id=key, utterance=replace(turn.utterance, id=key), repairs=(*turn.repairs, finding))
+
+
+def _corrected_clip(turn: _Turn, folder: Path) -> Finding:
+    return Finding(
+        check="corrected-clip",
+        severity="info",
+        evidence=f"{turn.corrected} is the correction of {turn.clip}",
+        action="the correction is read",
+        utterance=turn.id,
+        file=str(folder / turn.corrected),
+    )
+
+
+def _packed_archive(archives: Iterable[Path]) -> Finding:
+    names = sorted({path.name for path in archives})
+    return Finding(
+        check="packed-archive",
+        severity="info",
+        evidence=f"still packed: {', '.join(names)}",
+        action=f"not read; to have what is inside, unpack first: {'; '.join(f'tar -xzf {name}' for name in names)}",
+    )
