@@ -26,30 +26,34 @@ if TYPE_CHECKING:
 
 OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
-CorpusName = Annotated[Positional[Literal["meld"]], arg(metavar="CORPUS", help="The corpus: meld.")]
-Root = Annotated[Positional[Path], arg(metavar="ROOT", help="Folder the corpus lies in.")]
+CorpusName = Annotated[
+    Positional[Literal["meld", "iemocap", "manifest"]],
+    arg(metavar="CORPUS", help="The corpus: meld, iemocap, or manifest, conversations of your own."),
+]
+Root = Annotated[
+    Positional[Path], arg(metavar="ROOT", help="Folder the corpus lies in; of manifest, the JSONL file or its folder.")
+]
 Model = Annotated[Positional[str], arg(metavar="MODEL", help="A model folder, a Hub id, or mini, the bundled one.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Read the emotions of an example conversation with the bundled model, offline."""
+    """The whole system in small, offline: make up a corpus, check and prepare it, train, ablate, predict, report.
+
+    Takes minutes on two cores. Killed at any moment, the same command goes on; finished, it shows its results again.
+    """
 
     out: Path = Path("runs/demo")
-    """Folder for the conversation and its predictions."""
+    """Folder for all of it."""
 
     def run(self) -> int:
-        from telme.conversation import Conversation
-        from telme.files import write_whole
-        from telme.transcripts import predictions_table, predictions_to_json
+        from rich.console import Console
 
-        source = Path(__file__).parent / "examples" / "office.json"
-        results = _predict("mini", [Conversation.from_file(str(source))])
-        _print_tables(predictions_table(results))
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_whole(self.out / source.name, source.read_text(encoding="utf-8"))
-        write_whole(self.out / "predictions.json", predictions_to_json(results))
-        _say(f"wrote {self.out / source.name} and {self.out / 'predictions.json'}")
+        from telme.demo import demo
+
+        console = Console()
+        for told in demo(self.out):
+            console.print(told, markup=False, highlight=False)
         return OK
 
 
@@ -57,7 +61,8 @@ class Demo:
 class Check:
     """The data doctor: find every defect of a corpus, and say what `prepare` will do about it. Edits nothing.
 
-    Exits with 0 if the corpus is clean or can be repaired, 3 if utterances are lost, 2 if it cannot be used.
+    Exits with 0 if the corpus is clean or can be repaired, 3 if utterances are lost or have text only though their
+    split has clips, 2 if it cannot be used.
     """
 
     corpus: CorpusName
@@ -79,6 +84,28 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Synth:
+    """Make up a corpus of real media files, laid out as the real one is, to try everything without it."""
+
+    out: Annotated[Positional[Path], arg(metavar="OUT", help="Folder for the corpus; new or empty.")]
+    corpus: Literal["meld", "iemocap"] = "meld"
+    """Whose layout and emotions it has."""
+    dialogues: int = 36
+    """How many dialogues, of 4 to 10 turns each."""
+    seed: int = 0
+    """The same seed makes the same files."""
+    defects: bool = False
+    """Plant the defects that the real corpus is known for; planted.json lists what `telme check` must find."""
+
+    def run(self) -> int:
+        from telme.corpora.synthetic import write_synthetic
+
+        write_synthetic(self.out, corpus=self.corpus, dialogues=self.dialogues, seed=self.seed, defects=self.defects)
+        _say(f"wrote {self.out}; read it with telme check {self.corpus} {self.out}")
+        return OK
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """Write a corpus as a store, the form that training and evaluation read."""
 
@@ -91,16 +118,22 @@ class Prepare:
         from collections import Counter
 
         from telme.corpora import read_corpus
-        from telme.store import prepare
+        from telme.prepare import find_prepared, prepare, problems_table
 
         corpus = read_corpus(self.corpus, self.root)
-        store = prepare(corpus, self.out)
+        finished = find_prepared(corpus, self.out)
+        store = finished or prepare(corpus, self.out)
         for split, conversations in corpus.splits.items():
-            utterances = sum(map(len, conversations))
-            _say(f"{split}: {len(conversations):,} conversations, {utterances:,} utterances")
+            clips = store.clips(split)
+            _say(
+                f"{split}: {len(conversations):,} conversations, {len(clips):,} utterances; "
+                f"{sum(map(bool, clips.samples)):,} with a voice, {sum(clips.has_frames):,} with a face"
+            )
         for (check, action), count in Counter((repair.check, repair.action) for repair in corpus.repairs).items():
             _say(f"{check}: {count:,} times, such as: {action}")
-        _say(f"wrote {self.out} ({store.name})")
+        if problems := store.problems():
+            _print_tables([problems_table(problems)])
+        _say(f"{'nothing to do, there is' if finished else 'wrote'} {self.out} ({store.name})")
         return OK
 
 
@@ -109,20 +142,29 @@ class Train:
     """Train by a recipe. Killed at any moment, the same command goes on and ends with the same result."""
 
     preset: Annotated[
-        Positional[str], arg(metavar="PRESET", help="mini, tiny, meld, iemocap, or a recipe.json of your own.")
+        Positional[str],
+        arg(
+            metavar="PRESET",
+            help="meld, iemocap, meld-released, iemocap-released, mini, tiny, or a recipe.json of your own.",
+        ),
     ]
     store: Path
     """Store that `telme prepare` wrote."""
     out: Path
     """Folder of the run."""
-    stage: Literal["all", "teach"] = "all"
+    stage: Literal["all", "teach", "distil", "fuse"] = "all"
     """A single stage, or all that are not done yet."""
     seed: int | None = None
     """Instead of the recipe's."""
     text_backbone: str | None = None
     """Folder or Hub id of the text encoder, instead of the recipe's."""
+    audio_backbone: str | None = None
+    """Folder or Hub id of the audio encoder, instead of the recipe's."""
+    visual_backbone: str | None = None
+    """Folder or Hub id of the visual encoder, instead of the recipe's."""
 
     def run(self) -> int:
+        from telme.distributed import is_main
         from telme.recipes import load_recipe
         from telme.report import results_table
         from telme.stages import train
@@ -131,13 +173,18 @@ class Train:
         recipe = load_recipe(self.preset)
         if self.seed is not None:
             recipe = replace(recipe, seed=self.seed)
-        if self.text_backbone is not None:
-            recipe = replace(recipe, text=replace(recipe.text, backbone=self.text_backbone))
+        for modality in ("text", "audio", "visual"):
+            if backbone := getattr(self, f"{modality}_backbone"):
+                recipe = recipe.with_backbone(modality, backbone)
         run = train(recipe, Store(self.store), self.out, stage=None if self.stage == "all" else self.stage)
-        _print_tables(results_table(results) for results in run.results["results"])
-        efficiency = run.results["stages"]["teach"]["padding_efficiency"]
-        _say(f"padding efficiency {efficiency:.3f} (real tokens / computed tokens of training)")
-        _say(f"wrote {run.path}: model/, results.json, report.html")
+        if not run.is_finished:
+            _say(f"stage {self.stage} is done; the other stages are left")
+            return OK
+        if is_main():
+            _print_tables(results_table(results) for results in run.results["results"])
+            for name, fitted in run.results["stages"].items():
+                _say(f"{name}: padding efficiency {fitted['padding_efficiency']:.3f} (real / computed in training)")
+            _say(f"wrote {run.path}: model/, results.json, report.html")
         return OK
 
 
@@ -152,22 +199,60 @@ class Evaluate:
     """Split to score on."""
     json: Path | None = None
     """File to write the results to; figures are written beside it."""
+    as_released: bool = False
+    """Of a model that import-released made: also repeat the authors' evaluation, and show both scores."""
 
     def run(self) -> int:
+        from telme.distributed import is_main, join
         from telme.evaluation import evaluate
         from telme.figures import write_figures
         from telme.files import write_json
+        from telme.released import comparison_table, evaluate_as_released
         from telme.report import results_table
         from telme.store import Store
 
+        join()
         store = Store(self.store)
         recognizer = _load(self.model)
-        results = evaluate(recognizer.model, recognizer.prompter, store, self.split, name=self.model).to_dict()
+        read = (recognizer.model, recognizer.prompter, store, self.split)
+        released = evaluate_as_released(*read).to_dict() if self.as_released else None
+        results = evaluate(*read, name=self.model).to_dict()
+        if not is_main():
+            return OK
         _print_tables([results_table(results)])
+        if released:
+            _print_tables([comparison_table(results, released)])
+            results["as_released"] = released
         if self.json:
             write_json(self.json, results)
             figures = write_figures(results, self.json.parent)
             _say(f"wrote {self.json}, {', '.join(map(str, figures))}")
+        return OK
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReleased:
+    """Bring the weights that TelME's authors published into a model folder. Nothing in their files is run.
+
+    The folder holds teacher.bin, student_audio/total_student.bin, student_video/total_student.bin and total_fusion.bin.
+    """
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help="The authors' save_model folder.")]
+    out: Path
+    """Folder of the model."""
+    text_backbone: str = "FacebookAI/roberta-large"
+    """Folder or Hub id with the text encoder's configuration and tokenizer."""
+    audio_backbone: str = "facebook/data2vec-audio-base-960h"
+    """Folder or Hub id with the audio encoder's configuration."""
+    visual_backbone: str = "facebook/timesformer-base-finetuned-k400"
+    """Folder or Hub id with the visual encoder's configuration."""
+
+    def run(self) -> int:
+        from telme.released import import_released
+
+        backbones = {"text": self.text_backbone, "audio": self.audio_backbone, "visual": self.visual_backbone}
+        model = import_released(self.folder, self.out, backbones=backbones)
+        _say(f"wrote {self.out}: {model.config.label_set}, labels {', '.join(model.config.labels)}")
         return OK
 
 
@@ -181,11 +266,20 @@ class Predict:
     ]
     format: Literal["auto", "table", "json", "csv"] = "auto"
     """Form of the output; auto is a table on a terminal and JSON elsewhere."""
+    media: Path | None = None
+    """Recording of the conversation, in which its times are seconds; instead of the one that FILE names."""
 
     def run(self) -> int:
         from telme.transcripts import WRITERS, predictions_table, read
 
-        results = _predict(self.model, read(self.file))
+        conversations = read(self.file)
+        if self.media is not None:
+            conversations = [replace(conversation, media=str(self.media)) for conversation in conversations]
+        results = _predict(self.model, conversations)
+        for _, predictions in results:
+            for number, prediction in enumerate(predictions, start=1):
+                if prediction.problems:
+                    _say(f"utterance {number}, {prediction.utterance.speaker}: {', '.join(prediction.problems)}")
         if self.format == "table" or (self.format == "auto" and sys.stdout.isatty()):
             _print_tables(predictions_table(results))
         else:
@@ -196,10 +290,12 @@ class Predict:
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Check, subcommand("check")]
+    | Annotated[Synth, subcommand("synth")]
     | Annotated[Prepare, subcommand("prepare")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[ImportReleased, subcommand("import-released")]
 )
 
 
@@ -231,7 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
-def parse(arguments: Sequence[str] | None = None) -> Demo | Check | Prepare | Train | Evaluate | Predict:
+def parse(
+    arguments: Sequence[str] | None = None,
+) -> Demo | Check | Synth | Prepare | Train | Evaluate | Predict | ImportReleased:
     """The command that the arguments ask for.
 
     Raises:
@@ -266,7 +364,7 @@ def _one_line(box: str) -> str:
 
 
 def _predict(model: str, conversations: Sequence[Conversation]) -> Results:
-    return list(zip(conversations, _load(model)(conversations), strict=True))
+    return list(zip(conversations, _load(model)(conversations, title="reading clips"), strict=True))
 
 
 def _load(model: str) -> Recognizer:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from telme.media import SHORTEST_SAMPLES
 from telme.prompt import Prompt
 
 MEGABATCH = 50  # batches that are sorted by length together: enough to pad little, few enough to stay random
@@ -26,6 +29,25 @@ def pad_prompts(prompts: Sequence[Prompt], *, pad_id: int) -> dict[str, Tensor]:
         attention_mask[row, : len(prompt.input_ids)] = 1
     position = torch.tensor([prompt.position for prompt in prompts])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "position": position}
+
+
+def pad_waveforms(waveforms: Sequence[NDArray[np.float32]]) -> dict[str, Tensor]:
+    """Waveforms as a batch, padded with silence on the right; none shorter than 0.25 s.
+
+    Returns:
+        `waveforms` float32 (batch, longest), `samples` int64 (batch,), the length of each; silence that brings a
+        waveform to 0.25 s counts as part of it.
+    """
+    samples = torch.tensor([max(len(waveform), SHORTEST_SAMPLES) for waveform in waveforms])
+    padded = torch.zeros(len(waveforms), int(samples.max()))
+    for row, waveform in zip(padded, waveforms, strict=True):
+        row[: len(waveform)] = torch.from_numpy(waveform)
+    return {"waveforms": padded, "samples": samples}
+
+
+def stack_frames(frames: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+    """Clips of one size as a batch: `frames` uint8 (batch, frames, height, width, 3)."""
+    return {"frames": torch.from_numpy(np.stack(frames))}
 
 
 def batches_by_size(lengths: Sequence[int], *, budget: int) -> list[list[int]]:

@@ -6,8 +6,12 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from telme.errors import TelMEError
+
+Modality = Literal["text", "audio", "visual"]
+MODALITIES: tuple[Modality, ...] = ("text", "audio", "visual")  # transcript, voice, face
 
 MAX_CHARACTERS = 10_000  # about 2,000 words, over ten minutes of speech: longer is a document, not an utterance
 

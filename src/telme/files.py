@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8; an interruption leaves the old file or the new one."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text in UTF-8; an interruption leaves the old file or the new one."""
     aside = _aside(path)
-    aside.write_text(text, encoding="utf-8")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
     aside.replace(path)
 
 

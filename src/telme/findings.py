@@ -14,7 +14,8 @@ class Finding:
 
     Args:
         check: Name of the check that found it, such as `duplicate-span`.
-        severity: `info` changes nothing, `warning` is repaired or kept as it is, `error` loses the utterance.
+        severity: `info` changes nothing, `warning` is repaired or kept, `error` loses the utterance, or its voice and
+            face although its split has clips.
         evidence: What was observed, with numbers and units.
         action: What `telme prepare` does about it.
         utterance: Key of the utterance (`train/dia0_utt3`); none where it concerns a file or a split.

@@ -67,6 +67,8 @@ class Fused(NamedTuple):
 class Fusion(nn.Module):
     """Base of both fusions: a student that is absent is replaced by an embedding that is learned for its absence."""
 
+    classifier: nn.Linear
+
     def __init__(self, settings: FusionSettings) -> None:
         super().__init__()
         self.settings = settings

@@ -39,7 +39,7 @@ KEY_FRAME_SECONDS = 10.0  # key frames are seldom further apart, so over a short
 TOLERANCE_SECONDS = 0.5  # headers and last packets disagree by less than this in sound files
 GAP_SECONDS = 0.1  # sound is contiguous unless its time stamps jump by more; containers round them to milliseconds
 MOST_PIXELS = 8192 * 4320  # decoders refuse larger pictures, which only damaged headers have
-MOST_HERTZ = 768_000
+LEAST_HERTZ, MOST_HERTZ = 1_000, 768_000  # sampling rates of sound; others are damage
 MICROSECOND = Fraction(1, 1_000_000)
 LONGEST_EDGE = 16 * FRAME_SIZE  # of a scaled picture, whatever its aspect ratio
 
@@ -201,13 +201,15 @@ class Recording:
     def _clip(self, start: float | None, end: float | None, half: Half | None) -> Clip:
         begin = max(start or 0.0, 0.0)
         asked = math.inf if end is None else end
-        stop = asked if asked <= self._header_seconds else min(asked, self._seconds)
+        stop = min(asked, self._seconds) if asked > self._header_seconds else asked
         if not begin < stop:
             return Clip(problems=(Problem.EMPTY_SPAN,))
         problems = set()
         if stop - begin > LONGEST_SECONDS:
             problems.add(Problem.CUT)
             begin = stop - LONGEST_SECONDS
+        for track in self._tracks:
+            track.damaged = False
         waveform = self._sound.waveform(begin, stop) if self._sound else None
         frames = self._picture.frames(begin, stop, half) if self._picture else []
         if self._is_truncated(asked):
@@ -230,18 +232,18 @@ class Recording:
     def _tracks(self) -> list[_Sound | _Picture]:
         return [track for track in (self._sound, self._picture) if track is not None]
 
-    @cached_property
+    @property
     def _seconds(self) -> float:
-        """Where the last packet of sound or picture ends: the duration, whatever the header says."""
-        return max(track.measured_end() for track in self._tracks)
+        """The duration, whatever the header says."""
+        return max(track.measured_end for track in self._tracks)
 
     def _is_truncated(self, end: float) -> bool:
-        """Whether the last clip, which was to reach until `end`, lacks something that the headers promise."""
-        ends = [(track.ended_at, track.header_end) for track in self._tracks]
+        """Whether the clip just read, which was to reach until `end`, lacks what was asked for or promised."""
+        asked = self._header_seconds if math.isinf(end) else end
         return (
-            any(track.damaged for track in self._tracks)
-            or any(ended < min(end, promised) - TOLERANCE_SECONDS for ended, promised in ends)
-            or max(ended for ended, _ in ends) < min(end, self._header_seconds) - TOLERANCE_SECONDS
+            any(track.damaged or track.is_void for track in self._tracks)
+            or any(track.ended_at < min(end, track.header_end) - TOLERANCE_SECONDS for track in self._tracks)
+            or max(track.ended_at for track in self._tracks) < asked - TOLERANCE_SECONDS
         )
 
     def close(self) -> None:
@@ -341,7 +343,7 @@ class _Track(ABC, Generic[Frame]):
     Attributes:
         now: The frame at the position; none before the first.
         next: The frame after it; none after the last.
-        damaged: Whether anything did not decode so far.
+        damaged: Whether anything did not decode since this was last set to false.
         header_end: Where the header says that the stream ends; -infinity where it does not say.
     """
 
@@ -357,13 +359,7 @@ class _Track(ABC, Generic[Frame]):
         duration = _in_seconds(self._stream.duration, self._unit)
         self.header_end = self._time(self._stream.start_time or 0) + duration if duration else -math.inf
 
-    @property
-    def ended_at(self) -> float:
-        """Where the stream turned out to end; infinity while there is more of it."""
-        if self.next is not None:
-            return math.inf
-        return self.now.end if self.now else 0.0
-
+    @cached_property
     def measured_end(self) -> float:
         """Where the last packet ends, found in a reading of its own; nothing is decoded."""
         ends = [0.0]
@@ -373,6 +369,20 @@ class _Track(ABC, Generic[Frame]):
                 if stamp is not None and not packet.is_discard:
                     ends.append(self._time(stamp + (packet.duration or 0)))
         return max(ends)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing decodes here."""
+        return self.now is None and self.next is None
+
+    @property
+    def ended_at(self) -> float:
+        """Where the stream turned out to end; infinity while that is not known."""
+        if "measured_end" in self.__dict__:
+            return self.measured_end
+        if self.next is not None:
+            return math.inf
+        return self.now.end if self.now else 0.0
 
     def move(self, time: float) -> None:
         """Makes `now` the last frame that begins at or before `time`; none where all begin later."""
@@ -424,7 +434,7 @@ class _Track(ABC, Generic[Frame]):
         self._reopen()
 
     def _reopen(self) -> None:
-        self._container = _open(self._file)
+        self._container = _open(self._file, for_pictures=isinstance(self, _Picture))
         self._stream = self._choose(self._container)
         self._unit = cast(Fraction, self._stream.time_base)
         self._origin = _in_seconds(self._container.start_time, MICROSECOND)
@@ -462,6 +472,7 @@ class _Track(ABC, Generic[Frame]):
                 return
             if packet is None:
                 return
+            self.damaged |= packet.is_corrupt
             yield packet
 
     def _exact(self, time: float, length: float) -> float:
@@ -549,7 +560,7 @@ def _runs(frames: Iterable[_Timed[AudioFrame]]) -> Iterator[_Run]:
     for timed in frames:
         frame = timed.frame
         form = frame.format.name, frame.layout.name, frame.sample_rate
-        if not 0 < frame.sample_rate <= MOST_HERTZ:
+        if not LEAST_HERTZ <= frame.sample_rate <= MOST_HERTZ:
             continue
         if run is None or run.form != form or abs(timed.start - run.end) > GAP_SECONDS:
             if run is not None:
@@ -608,12 +619,13 @@ class _Picture(_Track[VideoFrame]):
         return np.ascontiguousarray(pixels[top : top + FRAME_SIZE, left : left + FRAME_SIZE])
 
 
-def _open(file: Path) -> InputContainer:
-    container = av.open(
-        f"file:{file}",  # a name with a colon is no network address
-        options={"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)},
-        metadata_errors="replace",
-    )
+def _open(file: Path, *, for_pictures: bool = False) -> InputContainer:
+    """The file, opened; without looking at pictures, which costs more than all else, unless they will be decoded."""
+    options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
+    if not for_pictures:
+        options["skip_frame"] = "all"
+    # With "file:" before it, a name with a colon is no network address.
+    container = av.open(f"file:{file}", options=options, metadata_errors="replace")
     if container.format.name == "tty":
         container.close()
         raise ValueError(f"{file}: a text file, which FFmpeg would show on a screen")

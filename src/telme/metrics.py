@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,11 +73,34 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetScore:
+    """How well a model reads from some of its modalities, over the utterances that have one of them."""
+
+    utterances: int
+    weighted_f1: float
+    weighted_f1_interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, scores: Scores) -> SubsetScore:
+        """The part of the scores that is kept of a subset."""
+        return cls(
+            utterances=scores.utterances,
+            weighted_f1=scores.weighted_f1,
+            weighted_f1_interval=scores.weighted_f1_interval,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "weighted_f1_interval": list(self.weighted_f1_interval)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """Scores with all that is needed to quote them: one record of `results.json`.
 
     Args:
         split: What was evaluated, such as `test`.
+        subsets: What is left of the scores with some of the modalities, such as `text+audio`.
         selected_on: What the weights were chosen by, such as `dev`.
         seed: Of the training run.
         model: Folder or Hub id.
@@ -86,6 +109,7 @@ class Results:
 
     split: str
     scores: Scores
+    subsets: Mapping[str, SubsetScore]
     selected_on: str | None
     seed: int | None
     model: str
@@ -103,6 +127,7 @@ class Results:
             "model": self.model,
             "store": self.store,
             **scores,
+            "subsets": {name: subset.to_dict() for name, subset in self.subsets.items()},
         }
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from telme.conversation import Modality
+
 Record = Mapping[str, Any]  # one evaluation, as `Results.to_dict` makes it and `results.json` holds it
 
 _TASK = "Emotion recognition in conversation"
@@ -34,9 +36,14 @@ training data. How often it errs differs from emotion to emotion; see the scores
   > Software estimates the emotions expressed in this conversation. It can be wrong. You may object, and ask [contact]
   > what is stored.
 
-The Act's definition (Article 3(39)) concerns *biometric* data, such as voice and face. Inference from text alone, which
-is all that this model does, falls outside it; data protection law applies all the same. None of this is legal advice.
+The Act's definition (Article 3(39)) concerns *biometric* data, such as voice and face. {biometric}; data protection law
+applies all the same. None of this is legal advice.
 """
+
+_BIOMETRIC = {
+    True: "This model reads them wherever it is given them",
+    False: "Inference from text alone, which is all that this model does, falls outside it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,18 @@ BACKBONES: Mapping[str, Source] = {
         license="MIT",
         hub="FacebookAI/roberta-large",
     ),
+    "facebook/data2vec-audio-base-960h": Source(
+        name="data2vec-audio-base-960h",
+        about="A speech encoder of 93 million parameters, trained on 960 hours of read English.",
+        license="Apache-2.0",
+        hub="facebook/data2vec-audio-base-960h",
+    ),
+    "facebook/timesformer-base-finetuned-k400": Source(
+        name="TimeSformer-base",
+        about="A video encoder of 121 million parameters, trained to tell the actions of Kinetics-400 apart.",
+        license="CC-BY-NC-4.0",
+        hub="facebook/timesformer-base-finetuned-k400",
+    ),
 }
 
 CORPORA: Mapping[str, Source] = {
@@ -77,6 +96,12 @@ CORPORA: Mapping[str, Source] = {
         about="Poria et al. 2019, arXiv 1810.02508: acted dialogues of the television series Friends, in American "
         "English, each utterance labelled by three annotators. None of its text or media comes with this model.",
         license="GPL-3.0",
+    ),
+    "iemocap": Source(
+        name="IEMOCAP",
+        about="Busso et al. 2008: dyadic sessions of ten actors, scripted and improvised, in American English, each "
+        "turn labelled by three annotators. None of its text or media comes with this model.",
+        license="research only, by agreement with the USC SAIL laboratory",
     ),
 }
 
@@ -91,18 +116,18 @@ def model_card(
     name: str,
     license: str | None,  # noqa: A002 -- what the Hub calls it
     languages: Sequence[str],
-    base: Source,
+    bases: Mapping[Modality, Source],
     corpus: Source,
     recipe: Mapping[str, Any],
     results: Sequence[Record],
     other_seeds: Sequence[Record] = (),
 ) -> str:
-    """The card of a text-only model, in Markdown.
+    """The card of a model, in Markdown.
 
     Args:
         license: Hub identifier of the licence of these weights, if known.
         languages: Two-letter codes.
-        base: The pretrained model that was fine-tuned.
+        bases: The pretrained model that was fine-tuned for each modality that it reads.
         corpus: What it was fine-tuned on.
         recipe: All that was chosen.
         results: Evaluations of this model, at least one.
@@ -116,19 +141,20 @@ def model_card(
         datasets=[corpus.hub] if corpus.hub else None,
         metrics=["f1"],
         pipeline_tag="text-classification",
-        base_model=base.hub,
+        base_model=[base.hub for base in bases.values() if base.hub] or None,
         eval_results=[_eval_result(corpus, record) for record in results],
     )
     return "\n".join(
         [
             f"---\n{metadata.to_yaml()}\n---\n",
             f"# {_plain(name)}\n",
-            _introduction(name, base, corpus, list(results[0]["per_class"])),
-            _USE,
+            _introduction(name, bases, corpus, list(results[0]["per_class"])),
+            _USE.format(biometric=_BIOMETRIC[len(bases) > 1]),
             "## What it comes from\n",
-            f"- Base model: {_origin(base)}",
+            *(f"- Base model, {modality}: {_origin(base)}" for modality, base in bases.items()),
             f"- Training data: {_origin(corpus)}\n",
             _scores(results),
+            *([_subsets(results)] if len(bases) > 1 else []),
             *([_seeds(results, other_seeds)] if other_seeds else []),
             "## Training procedure\n",
             f"`telme train` with this recipe:\n\n```json\n{json.dumps(recipe, indent=2, ensure_ascii=False)}\n```",
@@ -150,12 +176,18 @@ def _eval_result(corpus: Source, record: Record) -> EvalResult:
     )
 
 
-def _introduction(name: str, base: Source, corpus: Source, labels: Sequence[str]) -> str:
+def _introduction(name: str, bases: Mapping[Modality, Source], corpus: Source, labels: Sequence[str]) -> str:
+    several = len(bases) > 1
+    reads = (
+        f"It reads {', '.join(bases)}, whatever of them there is"
+        if several
+        else "**Text only**: it neither hears nor sees"
+    )
     return (
         "Reads the emotion of every utterance of a conversation from what was said so far and by whom, out of\n"
-        f"{', '.join(map(_plain, labels))}. It is {_plain(base.name)},\n"
-        f"fine-tuned on {_plain(corpus.name)} as the teacher of [TelME](https://arxiv.org/abs/2401.12987).\n"
-        "**Text only**: it neither hears nor sees.\n\n"
+        f"{', '.join(map(_plain, labels))}. It is {', '.join(_plain(base.name) for base in bases.values())},\n"
+        f"fine-tuned on {_plain(corpus.name)} {'by' if several else 'as the teacher of'} "
+        f"[TelME](https://arxiv.org/abs/2401.12987).\n{reads}.\n\n"
         "```python\nfrom telme import Conversation, Recognizer\n\n"
         f"recognizer = Recognizer.from_pretrained({json.dumps(name, ensure_ascii=False)})\n"
         'for prediction in recognizer(Conversation.from_file("conversation.json")):\n'
@@ -189,6 +221,19 @@ def _scores(results: Sequence[Record]) -> str:
         + "\n".join(_markdown_table(["", *(_plain(record["split"]) for record in results)], rows))
         + "\n"
     )
+
+
+def _subsets(results: Sequence[Record]) -> str:
+    """Weighted F1 from each subset of the modalities, over the utterances that have one of them."""
+    rows = [
+        [
+            _plain(subset.replace("+", " + ")),
+            *(_percent(record["subsets"][subset]["weighted_f1"]) for record in results),
+        ]
+        for subset in results[0]["subsets"]
+    ]
+    head = ["weighted F1 from", *(_plain(record["split"]) for record in results)]
+    return "\n".join(["With some of the modalities alone:\n", *_markdown_table(head, rows), ""])
 
 
 def _seeds(results: Sequence[Record], other_seeds: Sequence[Record]) -> str:

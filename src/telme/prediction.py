@@ -17,8 +17,10 @@ class Prediction:
         label: The most probable emotion.
         probabilities: Calibrated probability of every label, in the label set's order; they sum to 1.
         modalities: What was used, out of `text`, `audio` and `visual`.
-        text_only: The probabilities of the text teacher alone.
+        text_only: The probabilities of the teacher alone, which is text unless another modality taught; empty where
+            the utterance lacks it.
         shift: lambda * ||H|| / ||F_T|| (Eq. 17-19): how far voice and face moved the reading; 0 for text alone.
+        problems: What was wrong with the utterance's media, such as `no-video` (see `telme.media.Problem`).
     """
 
     utterance: Utterance
@@ -27,6 +29,7 @@ class Prediction:
     modalities: tuple[str, ...]
     text_only: dict[str, float]
     shift: float
+    problems: tuple[str, ...] = ()
 
     @property
     def confidence(self) -> float:
@@ -50,4 +53,5 @@ class Prediction:
             "modalities": list(self.modalities),
             "text_only": self.text_only,
             "shift": self.shift,
+            **({"problems": list(self.problems)} if self.problems else {}),
         }

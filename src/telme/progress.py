@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
@@ -13,12 +14,34 @@ from rich.progress import track as rich_track
 
 T = TypeVar("T")
 
+SECONDS_PER_LINE = 60.0  # away from a terminal
+
 
 def track(items: Sequence[T], *, title: str | None) -> Iterable[T]:
     """The items, with a bar that moves as they are taken; without a title, or away from a terminal, nothing shows."""
     console = Console(stderr=True)
     hidden = title is None or not console.is_terminal
     return rich_track(items, description=title or "", console=console, disable=hidden, transient=True)
+
+
+def counted(items: Iterable[T], *, title: str, unit: str, total: int, done: int) -> Iterator[T]:
+    """The items, counted from `done` to `total` as they are taken, with their rate and the time left.
+
+    On a terminal a bar moves; elsewhere a line is printed every SECONDS_PER_LINE.
+    """
+    console = Console(stderr=True)
+    began = printed = time.monotonic()
+    with _bar(console, unit, TextColumn("{task.fields[rate]}")) as bar:
+        task = bar.add_task(title, total=total, completed=done, rate="")
+        for count, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            rate = f"{count / (now - began):.1f} {unit}/s"
+            bar.update(task, completed=done + count, rate=rate)
+            if not console.is_terminal and now - printed >= SECONDS_PER_LINE:
+                printed = now
+                left = (total - done - count) * (now - began) / count / 60
+                console.print(f"{title}: {done + count:,} of {total:,} {unit}, {rate}, {left:.0f} minutes left")
 
 
 @contextmanager
@@ -32,20 +55,9 @@ def waiting(title: str) -> Iterator[None]:
 class StageProgress:
     """The progress of one training stage: steps, time left, and a line for each epoch with its dev score."""
 
-    def __init__(self, title: str, *, steps: int, epochs: int) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+    def __init__(self, title: str, *, steps: int, epochs: int, silent: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=silent)
+        self._bar = _bar(self._console, "steps")
         self._task = self._bar.add_task(title, total=steps)
         self._title, self._epochs = title, epochs
 
@@ -69,3 +81,19 @@ class StageProgress:
         self._console.print(
             f"{self._title}: epoch {epoch} of {self._epochs}, dev weighted F1 {100 * score:.2f}{mark}", highlight=False
         )
+
+
+def _bar(console: Console, unit: str, *columns: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -88,6 +89,11 @@ class Prompter:
         self._room = settings.max_length - len(self._begin) - len(self._ending(speaker_id=0))
         if self._room < 1:
             raise TelMEError(f"max_length is {settings.max_length}; the prompt {settings.template!r} alone fills it")
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides what it writes, as values for JSON."""
+        vocabulary = hashlib.sha256(self.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        return {"prompt": asdict(self.settings), "tokenizer": vocabulary}
 
     def __call__(self, conversation: Conversation) -> list[Prompt]:
         """The prompt of each utterance, in order."""

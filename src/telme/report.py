@@ -6,15 +6,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from telme.figures import reliability_svg, themed, training_svg
 from telme.files import write_whole
+from telme.prediction import Prediction
+from telme.transcripts import Results
 
 Record = Mapping[str, Any]  # one evaluation, as `Results.to_dict` makes it and `results.json` holds it
+
+
+class Readings(NamedTuple):
+    """Predictions to be shown, and theta (Eq. 19), the most that voice and face may shift one."""
+
+    results: Results
+    theta: float
+
+
+Content = str | Table | Readings  # a paragraph, a table as the terminal shows it, or predictions
 
 _CSS = """
 :root { color-scheme: light dark;
@@ -50,6 +62,12 @@ tfoot tr:first-child > * { border-top: 2px solid var(--grey); font-weight: 600 }
   background: rgb(var(--heat) / calc(.75 * var(--share))) }
 .confusion .of { display: block; font-size: .75rem; color: inherit }
 .confusion thead th { text-align: center }
+.told th, .told td { text-align: left; vertical-align: top }
+.told .right { text-align: right; white-space: nowrap }
+.bar { display: block; min-width: 6.5rem; padding: 0 .35rem; border-radius: .2rem;
+  background: linear-gradient(to right, rgb(var(--tint) / .35) calc(100% * var(--share)), transparent 0) }
+.bar.blue { --tint: 0 114 178 }
+.bar.orange { --tint: 213 94 0 }
 figure { margin: 0 }
 svg { max-width: 100%; height: auto }
 @media print { body { margin: 0; max-width: none; font-size: 12px } .confusion td { print-color-adjust: exact }
@@ -71,6 +89,26 @@ def results_table(results: Record) -> Table:
     table.add_section()
     for name, value, remark in _totals(results):
         table.add_row(name, value, remark)
+    if len(results["subsets"]) > 1:
+        table.add_section()
+        for name, subset in results["subsets"].items():
+            table.add_row(name.replace("+", " + "), _percent(subset["weighted_f1"]), f"{subset['utterances']:,}")
+    return table
+
+
+def ablation_table(rows: Sequence[Record]) -> Table:
+    """Table 3 for one split in percent, from what `telme.experiments.Row.to_dict` gives: weighted F1 of each variant."""
+    seeds = list(rows[0]["weighted_f1_by_seed"])
+    table = Table(
+        title=Text(f"{rows[0]['split']}: {rows[0]['utterances']:,} utterances"),
+        caption=Text(f"selected on {rows[0]['selected_on']}, seed {', '.join(seeds)}"),
+    )
+    table.add_column("fusion and distillation")
+    table.add_column("weighted F1", justify="right")
+    table.add_column(f"95 % interval, seed {seeds[0]}" if len(seeds) > 1 else "95 % interval", justify="right")
+    for row in rows:
+        spread = "" if row["weighted_f1_spread"] is None else f" ± {_percent(row['weighted_f1_spread'])}"
+        table.add_row(row["variant"], _percent(row["weighted_f1"]) + spread, _interval(row))
     return table
 
 
@@ -80,9 +118,10 @@ def write_report(
     title: str,
     recipe: Record,
     environment: Record,
-    history: Sequence[Mapping[str, float]],
+    histories: Mapping[str, Sequence[Mapping[str, float]]],
     results: Sequence[Record],
     notes: Sequence[str] = (),
+    chapters: Mapping[str, Sequence[Content]] | None = None,
 ) -> None:
     """Writes a run as one HTML page that needs no other file, no script and no network.
 
@@ -90,14 +129,22 @@ def write_report(
         title: Heading of the page.
         recipe: What was chosen; may be nested.
         environment: What it ran on; may be nested.
-        history: Per epoch `epoch`, `train_loss`, `dev_loss` and `dev_weighted_f1`; whatever else an entry
-            holds becomes a column of the table.
+        histories: By what was trained, per epoch `epoch`, `train_loss`, `dev_loss` and `dev_weighted_f1`; whatever
+            else an entry holds becomes a column of the table.
         results: The evaluations, the most important first.
         notes: Paragraphs under the scores.
+        chapters: What else there is to tell, by heading; it follows the scores.
     """
     sections = [
         _summary(title, results, notes),
-        _section("Training", themed(training_svg(history)) + _history_table(history)),
+        *(
+            _section(heading, "\n".join(map(_content, contents)))
+            for heading, contents in ({} if chapters is None else chapters).items()
+        ),
+        *(
+            _section(f"Training: {name}", themed(training_svg(history)) + _history_table(history))
+            for name, history in histories.items()
+        ),
         *(_section(f"Results on {record['split']}", _split(record)) for record in results),
         _section("Recipe", _facts(recipe)),
         _section("Environment", _facts(environment)),
@@ -153,6 +200,66 @@ def _rows(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _content(content: Content) -> str:
+    if isinstance(content, str):
+        return f"<p>{escape(content)}</p>"
+    return _of_terminal(content) if isinstance(content, Table) else _readings(content)
+
+
+def _of_terminal(table: Table) -> str:
+    """A terminal's table as HTML, with its title and caption."""
+    head = "".join(f'<th scope="col" class="{c.justify}">{escape(str(c.header))}</th>' for c in table.columns)
+    rows = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="{column.justify}">{escape(str(cell))}</td>'
+            for column, cell in zip(table.columns, cells, strict=True)
+        )
+        + "</tr>\n"
+        for cells in zip(*(column.cells for column in table.columns), strict=True)
+    )
+    said = ". ".join(str(text) for text in (table.title, table.caption) if text)
+    caption = f"<caption>{escape(said)}</caption>\n" if said else ""
+    return (
+        f'<div class="wide"><table class="told">\n{caption}<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{rows}</tbody>\n</table></div>"
+    )
+
+
+def _readings(readings: Readings) -> str:
+    """Each conversation's utterances with their emotion, what text alone says, and how far voice and face moved it."""
+    return "\n".join(_conversation(predictions, readings.theta) for _, predictions in readings.results)
+
+
+def _conversation(predictions: Sequence[Prediction], theta: float) -> str:
+    head = ("speaker", "utterance", "annotated", "emotion", "probability", "from text alone", "read from", "shift")
+    rows = []
+    for prediction in predictions:
+        alone = max(prediction.text_only, key=prediction.text_only.__getitem__, default="")
+        cells = (
+            escape(prediction.utterance.speaker),
+            escape(prediction.utterance.text),
+            escape(prediction.utterance.label or ""),
+            f"<strong>{escape(prediction.label)}</strong>",
+            _bar(prediction.confidence, 1.0, "blue"),
+            f"{escape(alone)} {prediction.text_only[alone]:.0%}" if alone else "",
+            " + ".join(prediction.modalities),
+            _bar(prediction.shift, theta, "orange"),
+        )
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n")
+    header = "".join(f'<th scope="col">{name}</th>' for name in head)
+    return (
+        f'<div class="wide"><table class="told">\n<caption>Shift is how far voice and face moved the reading of the '
+        f"text, at most {theta:.0%}, which is theta of Eq. 19.</caption>\n<thead><tr>{header}</tr></thead>\n"
+        f"<tbody>\n{''.join(rows)}</tbody>\n</table></div>"
+    )
+
+
+def _bar(value: float, most: float, colour: str) -> str:
+    share = min(value / most, 1)
+    return f'<span class="bar {colour}" style="--share:{share:.3f}">{value:.1%}</span>'
+
+
 def _summary(title: str, results: Sequence[Record], notes: Sequence[str]) -> str:
     scores = "".join(
         f"<div>weighted F1 on {escape(record['split'])}<strong>{_percent(record['weighted_f1'])} %</strong>"
@@ -191,7 +298,19 @@ def _split(results: Record) -> str:
         + _table(["emotion", "F1 in %", "utterances"], emotions, foot=list(_totals(results)))
         + f"\n<figure>{themed(reliability_svg(results))}</figure>\n</div>\n"
         + _confusion_table(results)
+        + _subsets(results)
     )
+
+
+def _subsets(results: Record) -> str:
+    """What is left of the score with some of the modalities alone; nothing for a model that reads one."""
+    if len(results["subsets"]) < 2:
+        return ""
+    rows = [
+        [name.replace("+", " + "), _percent(subset["weighted_f1"]), _interval(subset), f"{subset['utterances']:,}"]
+        for name, subset in results["subsets"].items()
+    ]
+    return _table(["read from", "weighted F1 in %", "95 % interval", "utterances"], rows)
 
 
 def _confusion_table(results: Record) -> str:

@@ -1,11 +1,12 @@
-"""A run's folder: which experiment it is, where its checkpoints lie, and what it ends with.
+"""A run's folder: which experiment it is, what its stages have made so far, and what it ends with.
 
-`recipe.json` and `environment.json` are written first, each stage's checkpoints lie in a folder of its name, and
-`model/`, `report.html` and `results.json` appear, whole and in this order, at the end.
+`recipe.json` and `environment.json` are written first, what a stage makes lies in `stages/` under a name that tells
+all it depends on, and `model/`, `report.html` and `results.json` appear, whole and in this order, at the end.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from telme.distributed import barrier, is_main
 from telme.errors import TelMEError
 from telme.files import write_json, write_whole
 from telme.optimisation import device_has_bf16
@@ -30,13 +32,16 @@ class Run:
         path: The folder; `begin` makes it.
         recipe: The experiment.
         store: What it reads.
+        stages: Folder of what the stages make, where several runs share it; a run's own by default.
 
     Raises:
         TelMEError: The folder holds something else: another recipe, another store's run, or no run at all.
     """
 
-    def __init__(self, path: str | Path, recipe: Recipe, store: Store) -> None:
+    def __init__(self, path: str | Path, recipe: Recipe, store: Store, *, stages: Path | None = None) -> None:
         self.path, self.recipe, self.store = Path(path), recipe, store
+        self.owns_stages = stages is None
+        self.stages = stages or self.path / "stages"
         if (self.path / RECIPE).is_file():
             self._check_same()
             return
@@ -45,14 +50,20 @@ class Run:
 
     def begin(self) -> None:
         """Writes down which experiment this is, unless that is done; called once nothing can be refused any more."""
-        if not (self.path / RECIPE).is_file():
+        if not (self.path / RECIPE).is_file() and is_main():
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / ENVIRONMENT, _environment(self.store))
             write_whole(self.path / RECIPE, self.recipe.to_json())
+        barrier()
 
-    def checkpoints(self, stage: str) -> Path:
-        """Where a stage keeps its checkpoints while it runs."""
-        return self.path / stage
+    def stage(self, name: str, depends_on: Any) -> Path:
+        """Folder of what a stage makes, there once it is done.
+
+        Args:
+            depends_on: All that decides the outcome beside the store, as values for JSON.
+        """
+        facts = json.dumps([self.store.name, depends_on], sort_keys=True)
+        return self.stages / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
     @property
     def model(self) -> Path:

@@ -1,19 +1,22 @@
 """Objective + rows -> fitted weights: Hugging Face's Trainer behind one function, `fit`.
 
 A fit may be killed at any moment and called again: it goes on from its last whole checkpoint and ends with the same
-weights, bit for bit, as a fit that was never disturbed.
+weights, bit for bit, as a fit that was never disturbed. Under `torchrun` every process takes its share of each batch;
+the batches, and with them the losses, are those of one process.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +31,7 @@ from transformers import (
 )
 
 from telme.collate import LengthGroupedBatches
+from telme.distributed import barrier, gather_objects, is_main, rank, world_size
 from telme.objectives import Loss
 from telme.optimisation import averaged, device_has_bf16, parameter_groups
 from telme.progress import StageProgress
@@ -39,6 +43,16 @@ SELECTED_BY = "dev_weighted_f1"  # the dev metric whose best epoch is kept
 WHOLE = "whole"  # the file that marks a checkpoint as completely written
 CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch, at least;
 CHECKPOINT_SHARE = 20  # writing them takes at most about 1/20 of the time
+STEPS_BETWEEN_QUESTIONS = 20  # of several processes, that have to agree on when to save
+LOADING_PROCESSES = 8  # beside a GPU, which would wait for the clips to be unpacked
+
+
+class Rows(Protocol):
+    """The training rows, by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +72,7 @@ class Fitted:
 
 def fit(
     objective: nn.Module,
-    rows: Sequence[Any],
+    rows: Rows,
     *,
     lengths: Sequence[int],
     collate: Callable[[list[Any]], dict[str, Tensor]],
@@ -71,7 +85,8 @@ def fit(
     """Minimises the objective; on return it holds the weights of the epoch that was best on dev.
 
     Args:
-        objective: Batch -> `Loss`; its parameters that require a gradient are fitted.
+        objective: Batch -> `Loss`; its parameters that require a gradient are fitted. It may be given `real`, see
+            `telme.objectives`.
         rows: The training rows, by number.
         lengths: Of each row, in tokens, samples or frames; rows of similar length share a batch.
         collate: Rows -> the batch that the objective takes.
@@ -84,9 +99,13 @@ def fit(
     batches = LengthGroupedBatches(lengths, batch_size=fitting.batch_size, seed=seed)
     optimizer = torch.optim.AdamW(parameter_groups(objective, fitting), weight_decay=fitting.weight_decay, fused=True)
     steps = len(batches) * fitting.epochs
-    schedule = get_linear_schedule_with_warmup(optimizer, round(len(batches) * fitting.warmup_epochs), steps)
+    schedule = get_linear_schedule_with_warmup(
+        optimizer,
+        round(len(batches) * fitting.warmup_epochs),
+        round(len(batches) * (fitting.schedule_epochs or fitting.epochs)),
+    )
     model = _Averaging(objective, fitting.weight_average)
-    with StageProgress(title, steps=steps, epochs=fitting.epochs) as progress:
+    with StageProgress(title, steps=steps, epochs=fitting.epochs, silent=not is_main()) as progress:
         trainer = _Trainer(
             model,
             rows=rows,
@@ -101,6 +120,7 @@ def fit(
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     best_step = trainer.state.best_global_step
     assert best_step is not None
+    barrier()  # only the main process has written it
     model.load_state_dict(load_file(_checkpoint(folder, best_step) / "model.safetensors"))
     objective.load_state_dict(model.evaluated.state_dict())
     return Fitted(
@@ -143,7 +163,7 @@ class _Averaging(nn.Module):
 
 
 def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=fitting.epochs,
         per_device_train_batch_size=fitting.batch_size,
@@ -159,7 +179,53 @@ def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArgument
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        ddp_find_unused_parameters=True,  # LayerDrop leaves out layers
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs want several processes, not threads of this one
+    return arguments
+
+
+class _Share:
+    """This process's share of each batch; one that would be left empty is given a filler, written as ~row."""
+
+    def __init__(self, batches: LengthGroupedBatches) -> None:
+        self.batches = batches
+        self.batch_size, self.drop_last = batches.batch_size, batches.drop_last
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            first, end = (len(batch) * share // world_size() for share in (rank(), rank() + 1))
+            yield batch[first:end] or [~batch[0]]
+
+
+class _Rows(Dataset[tuple[Any, bool]]):
+    """Rows with whether they are real."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> tuple[Any, bool]:
+        return (self.rows[row], True) if row >= 0 else (self.rows[~row], False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Collate:
+    collate: Callable[[list[Any]], dict[str, Tensor]]
+
+    def __call__(self, rows: list[tuple[Any, bool]]) -> dict[str, Tensor]:
+        batch = self.collate([row for row, _ in rows])
+        if all(real for _, real in rows):
+            return batch
+        return {**batch, "real": torch.zeros_like(batch["labels"], dtype=torch.bool)}  # a filler stands alone
 
 
 class _Trainer(Trainer):
@@ -169,7 +235,7 @@ class _Trainer(Trainer):
         self,
         model: _Averaging,
         *,
-        rows: Sequence[Any],
+        rows: Rows,
         batches: LengthGroupedBatches,
         collate: Callable[[list[Any]], dict[str, Tensor]],
         validate: Callable[[nn.Module], Metrics],
@@ -178,13 +244,13 @@ class _Trainer(Trainer):
         progress: StageProgress,
         args: TrainingArguments,
     ) -> None:
-        data = cast(Dataset[Any], rows)
+        data = _Rows(rows)
         super().__init__(
             model,
             args,
             train_dataset=data,
             eval_dataset=data,  # Trainer insists on one; `evaluate` below asks `validate` instead
-            data_collator=collate,
+            data_collator=_Collate(collate),
             optimizers=(optimizer, schedule),
             callbacks=[_AverageWeights(model), _Checkpoints(), _ShowProgress(progress)],
         )
@@ -193,13 +259,19 @@ class _Trainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         # With a generator of its own, so that starting an iterator does not move the random state of the dropout.
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             cast(Dataset[Any], self.train_dataset),
-            batch_sampler=self.batches,
+            batch_sampler=cast(Any, _Share(self.batches)),
             collate_fn=self.data_collator,
             generator=torch.Generator(),
+            num_workers=min(LOADING_PROCESSES, os.cpu_count() or 1) if self.args.device.type == "cuda" else 0,
+            persistent_workers=False,
+            pin_memory=self.args.device.type == "cuda",
         )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        # As for one process: the batches are shared out already.
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True, rng_types=[]
+        )
         return prepared
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *_: object, **__: object) -> Tensor:
@@ -236,6 +308,8 @@ class _Checkpoints(TrainerCallback):
     ) -> TrainerControl:
         self.began = time.monotonic()
         due = self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost)
+        if world_size() > 1:  # clocks differ, and all save or none
+            due = state.global_step % STEPS_BETWEEN_QUESTIONS == 0 and gather_objects(due)[0]
         # An epoch's last step is saved after its validation: resumed from before that, the epoch would go without.
         if due and state.global_step % (state.max_steps // state.num_train_epochs):
             control.should_save = True
@@ -245,13 +319,15 @@ class _Checkpoints(TrainerCallback):
         self.began = time.monotonic()  # at the end of an epoch, what follows is a checkpoint
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        folder = Path(str(args.output_dir))
-        newest = _checkpoint(folder, state.global_step)
-        (newest / WHOLE).touch()
-        for checkpoint in folder.glob("checkpoint-*"):
-            if checkpoint not in (newest, _checkpoint(folder, state.best_global_step or 0)):
-                (checkpoint / WHOLE).unlink(missing_ok=True)  # before it is taken apart
-                shutil.rmtree(checkpoint)
+        barrier()  # until every process has written its random state
+        if is_main():
+            folder = Path(str(args.output_dir))
+            newest = _checkpoint(folder, state.global_step)
+            (newest / WHOLE).touch()
+            for checkpoint in folder.glob("checkpoint-*"):
+                if checkpoint not in (newest, _checkpoint(folder, state.best_global_step or 0)):
+                    (checkpoint / WHOLE).unlink(missing_ok=True)  # before it is taken apart
+                    shutil.rmtree(checkpoint)
         self.saved = time.monotonic()
         self.cost = self.saved - self.began
 
@@ -281,8 +357,9 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
         if (checkpoint / WHOLE).exists():
             whole.append(str(checkpoint))
-        else:
+        elif is_main():
             shutil.rmtree(checkpoint)
+    barrier()
     return whole[-1] if whole else None
 
 

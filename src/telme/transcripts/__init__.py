@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from telme.conversation import Conversation
@@ -41,7 +42,7 @@ def read(source: str | Path) -> list[Conversation]:
 
     Args:
         source: A file whose suffix is one of `READERS`; one without a suffix is read as its content suggests,
-            and so is standard input, which is `-`.
+            and so is standard input, which is `-`. Relative paths of media count from its folder.
 
     Raises:
         TelMEError: The file cannot be read or does not hold what its suffix says; one line with file and line.
@@ -53,7 +54,7 @@ def read(source: str | Path) -> list[Conversation]:
         content = Path(source).read_bytes()
     except OSError as error:
         raise TelMEError(f"{source} cannot be read: {error.strerror}; give a transcript file or - for stdin") from error
-    return parse(content, str(source))
+    return [_beside(Path(source).parent, conversation) for conversation in parse(content, str(source))]
 
 
 def parse(content: str | bytes, name: str) -> list[Conversation]:
@@ -72,6 +73,13 @@ def parse(content: str | bytes, name: str) -> list[Conversation]:
     if not conversations:
         raise TelMEError(f"{name} holds no conversation; it needs at least one utterance")
     return conversations
+
+
+def _beside(folder: Path, conversation: Conversation) -> Conversation:
+    """The conversation with the paths of its media, which count from the transcript's folder, as they are from here."""
+    turns = (turn if turn.media is None else replace(turn, media=str(folder / turn.media)) for turn in conversation)
+    media = None if conversation.media is None else str(folder / conversation.media)
+    return replace(conversation, utterances=tuple(turns), media=media)
 
 
 def _refuse_unknown_suffix(name: str) -> None:

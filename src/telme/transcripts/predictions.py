@@ -52,6 +52,7 @@ def predictions_to_csv(results: Results) -> str:
 def predictions_table(results: Results) -> Iterator[Table]:
     """A table for the terminal per conversation: who said what, the emotion, and how sure the model is of it."""
     for conversation, predictions in results:
+        text_alone = all(prediction.modalities == ("text",) for prediction in predictions)
         table = Table(title=Text(conversation.id), box=box.SIMPLE_HEAD)
         table.add_column("", justify="right", style="dim")
         table.add_column("speaker", style="bold")
@@ -59,6 +60,9 @@ def predictions_table(results: Results) -> Iterator[Table]:
         table.add_column("emotion")
         table.add_column("probability", justify="right")
         table.add_column("", no_wrap=True)
+        if not text_alone:
+            table.add_column("read from")
+            table.add_column("shift", justify="right")
         for number, prediction in enumerate(predictions, start=1):
             table.add_row(
                 str(number),
@@ -67,6 +71,7 @@ def predictions_table(results: Results) -> Iterator[Table]:
                 Text(prediction.label),
                 f"{prediction.confidence:.0%}",
                 "▆" * round(10 * prediction.confidence),
+                *(() if text_alone else (" + ".join(prediction.modalities), f"{prediction.shift:.1%}")),
             )
         yield table
 
@@ -91,6 +96,7 @@ def _row(conversation: Conversation, prediction: Prediction) -> dict[str, Any]:
         "confidence": prediction.confidence,
         **{f"p_{label}": probability for label, probability in prediction.probabilities.items()},
         "shift": prediction.shift,
+        "modalities": "+".join(prediction.modalities),
     }
     return {column: _rounded(value) for column, value in row.items()}
 

@@ -1,53 +1,36 @@
-"""The data doctor: checks over a corpus's transcripts and labels -> findings.
-
-A check is a function of the corpus that yields findings; `CHECKS` lists them all. What they look for was reported by
-users of MELD (issues of github.com/declare-lab/MELD, cited by number) or counted in its tables.
-"""
+"""Checks over transcripts, times and labels: what a corpus's tables tell without its clips."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
 from telme.conversation import Utterance
 from telme.corpora import Corpus
 from telme.corpora.corpus import Size, Span
 from telme.findings import Finding, Severity
 
-LONGEST_SECONDS = 30.0
-SHORTEST_SECONDS = 0.15
+OVER_LONG_SECONDS = 30.0
+TOO_SHORT_SECONDS = 0.15
 FASTEST_WORDS_PER_SECOND = 10.0
 TELLING_WORDS = 4  # shorter texts ("Oh my God!") recur by chance
 
 KEPT = "kept as it is"
 
+_TAG = re.compile(r"\[\w+\]")
 _BRACKET = re.compile(r"[(\[]")
 _SEVERAL_SPEAKERS = re.compile(r"[/&]|\band\b|^(all|both|everybody|everyone|the guys)$", re.IGNORECASE)
 _TURN_NUMBER = re.compile(r"_utt(\d+)$")
-_SEVERITIES = ("error", "warning", "info")
-
-
-def examine(corpus: Corpus) -> list[Finding]:
-    """Everything that is wrong with the corpus: what reading had to mend, then what each check finds."""
-    return [*corpus.repairs, *(finding for check in CHECKS for finding in check(corpus))]
-
-
-def exit_code(findings: Iterable[Finding]) -> int:
-    """3 if an utterance is lost, else 0."""
-    return 3 if any(f.severity == "error" and f.utterance is not None for f in findings) else 0
 
 
 def wrong_count(corpus: Corpus) -> Iterator[Finding]:
     """Splits whose size is not the published one: an incomplete copy, or one that somebody edited."""
     for split, published in corpus.sizes.items():
         conversations = corpus.splits.get(split, ())
-        found = Size(len(conversations), sum(map(len, conversations)))
+        utterances = None if published.utterances is None else sum(map(len, conversations))
+        found = Size(len(conversations), utterances)
         if found != published:
             yield Finding(
                 check="wrong-count",
@@ -58,7 +41,8 @@ def wrong_count(corpus: Corpus) -> Iterator[Finding]:
 
 
 def _size(size: Size) -> str:
-    return f"{size.conversations:,} conversations with {size.utterances:,} utterances"
+    utterances = "" if size.utterances is None else f" with {size.utterances:,} utterances"
+    return f"{size.conversations:,} conversations{utterances}"
 
 
 def missing_clips(corpus: Corpus) -> Iterator[Finding]:
@@ -74,7 +58,7 @@ def over_long_span(corpus: Corpus) -> Iterator[Finding]:
     """Spans over 30 s: wrong times that cover another scene (MELD #20: test dia38_utt4 lasts 304.9 s)."""
     for utterance, span in _spans(corpus):
         seconds = span.end - span.start
-        if seconds > LONGEST_SECONDS:
+        if seconds > OVER_LONG_SECONDS:
             yield _finding("over-long-span", "warning", _pace(utterance, seconds), utterance)
 
 
@@ -85,7 +69,7 @@ def too_short_span(corpus: Corpus) -> Iterator[Finding]:
     """
     for utterance, span in _spans(corpus):
         seconds = span.end - span.start
-        if seconds < SHORTEST_SECONDS:
+        if seconds < TOO_SHORT_SECONDS:
             yield _finding("too-short-span", "warning", _pace(utterance, seconds), utterance)
 
 
@@ -121,7 +105,7 @@ def leaked_span(corpus: Corpus) -> Iterator[Finding]:
     for span, group in _shared_spans(corpus):
         first, *others = group
         for utterance in others:
-            if _split(utterance.id) != _split(first.id):
+            if split_of(utterance.id) != split_of(first.id):
                 evidence = f"{span.recording}, {span.start:.3f} to {span.end:.3f} s is also {first.id}"
                 yield _finding("leaked-span", "warning", evidence, utterance)
 
@@ -131,7 +115,7 @@ def duplicate_span(corpus: Corpus) -> Iterator[Finding]:
     for span, group in _shared_spans(corpus):
         first_in_split: dict[str, Utterance] = {}
         for utterance in group:
-            twin = first_in_split.setdefault(_split(utterance.id), utterance)
+            twin = first_in_split.setdefault(split_of(utterance.id), utterance)
             if twin is not utterance:
                 evidence = f"{span.recording}, {span.start:.3f} to {span.end:.3f} s is also {twin.id}"
                 yield _finding("duplicate-span", "info", evidence, utterance)
@@ -145,7 +129,7 @@ def text_in_train(corpus: Corpus) -> Iterator[Finding]:
             train.setdefault(utterance.text, utterance)
     for utterance in corpus.utterances:
         twin = train.get(utterance.text)
-        if twin and _split(utterance.id) != "train" and _words(utterance) >= TELLING_WORDS:
+        if twin and split_of(utterance.id) != "train" and _words(utterance) >= TELLING_WORDS:
             yield _finding("text-in-train", "info", f"{utterance.text!r} is also {twin.id}", utterance)
 
 
@@ -162,8 +146,15 @@ def id_gap(corpus: Corpus) -> Iterator[Finding]:
 def stage_direction(corpus: Corpus) -> Iterator[Finding]:
     """Brackets in the text: a stage direction that nobody says (MELD #20), or "(Singing" and the like."""
     for utterance in corpus.utterances:
-        if _BRACKET.search(utterance.text):
+        if _BRACKET.search(_TAG.sub("", utterance.text)):
             yield _finding("stage-direction", "info", repr(utterance.text), utterance)
+
+
+def tag_in_text(corpus: Corpus) -> Iterator[Finding]:
+    """One word in square brackets: what IEMOCAP's transcribers heard besides words, such as [LAUGHTER]."""
+    for utterance in corpus.utterances:
+        if _TAG.search(utterance.text):
+            yield _finding("tag-in-text", "info", repr(utterance.text), utterance)
 
 
 def several_speakers(corpus: Corpus) -> Iterator[Finding]:
@@ -198,7 +189,8 @@ def _shared_spans(corpus: Corpus) -> Iterator[tuple[Span, list[Utterance]]]:
     return ((span, group) for span, group in groups.items() if len(group) > 1)
 
 
-def _split(key: str | None) -> str:
+def split_of(key: str | None) -> str:
+    """The split that an utterance's id begins with; empty without an id."""
     return "" if key is None else key.partition("/")[0]
 
 
@@ -224,30 +216,6 @@ CHECKS: tuple[Callable[[Corpus], Iterator[Finding]], ...] = (
     text_in_train,
     id_gap,
     stage_direction,
+    tag_in_text,
     several_speakers,
 )
-
-
-def findings_table(findings: Sequence[Finding]) -> Table:
-    """The findings in a terminal's width: a row for each check with its counts by split and its first example."""
-    groups: dict[str, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        groups[finding.check].append(finding)
-    splits = sorted({_split(f.utterance) for f in findings}, key=lambda split: (not split, split != "train", split))
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("severity", no_wrap=True)
-    for split in splits:
-        table.add_column(split or "whole", justify="right", no_wrap=True)
-    table.add_column("an example, and what prepare does", overflow="fold")
-    for check, group in sorted(groups.items(), key=lambda item: _SEVERITIES.index(item[1][0].severity)):
-        counts = Counter(_split(finding.utterance) for finding in group)
-        cells = (f"{counts[split]:,}" if counts[split] else "" for split in splits)
-        table.add_row(check, group[0].severity, *cells, _example(group[0]))
-    return table
-
-
-def _example(finding: Finding) -> Text:
-    place = "" if finding.utterance is None else f"{finding.utterance}: "
-    # Text, not markup: evidence quotes transcripts, which hold square brackets.
-    return Text.assemble(place, finding.evidence, "; ", (finding.action, "italic"))

@@ -1,32 +1,22 @@
-"""A padded batch -> one embedding and the class scores per utterance, for each modality."""
+"""Token ids -> the hidden state at the read-out position, brought to 768 (Eq. 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from telme.collate import batches_by_size, pad_prompts
-from telme.progress import track
+from telme.collate import pad_prompts
+from telme.encoders.encoder import EMBEDDING_SIZE, Encoded, Encoder
 from telme.prompt import Prompt
 
 TOKENS_PER_BATCH = 8192  # in prediction: enough to keep a processor busy, about 1 GB with a large encoder
 
-EMBEDDING_SIZE = 768  # d, the size that all encoder outputs are brought to
 
-
-class Encoded(NamedTuple):
-    """What every encoder returns: the embedding F_T, F_a or F_v, and the class scores read off it."""
-
-    embedding: Float[Tensor, "batch 768"]
-    logits: Float[Tensor, "batch classes"]
-
-
-class TextEncoder(nn.Module):
+class TextEncoder(Encoder):
     """Language model -> Linear to 768 at the read-out position (Eq. 3) -> linear classifier.
 
     Args:
@@ -35,13 +25,7 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(self, backbone: PreTrainedModel, *, classes: int) -> None:
-        super().__init__()
-        # Its output is not read, and weights without a gradient would stop a distributed run.
-        if hasattr(backbone, "pooler"):
-            backbone.register_module("pooler", None)
-        self.backbone = backbone
-        self.projection = nn.Linear(backbone.config.hidden_size, EMBEDDING_SIZE)
-        self.classifier = nn.Linear(EMBEDDING_SIZE, classes)
+        super().__init__(backbone, projection=nn.Linear(backbone.config.hidden_size, EMBEDDING_SIZE), classes=classes)
 
     @property
     def pad_id(self) -> int:
@@ -68,10 +52,8 @@ class TextEncoder(nn.Module):
             input_ids=input_ids.gather(1, order), attention_mask=attention_mask.gather(1, order)
         ).last_hidden_state
         rows = torch.arange(len(hidden), device=hidden.device)
-        embedding = self.projection(hidden[rows, position - first.squeeze(1)])
-        return Encoded(embedding, self.classifier(embedding))
+        return self._encoded(hidden[rows, position - first.squeeze(1)])
 
-    @torch.inference_mode()
     def encode(
         self, prompts: Sequence[Prompt], *, tokens_per_batch: int = TOKENS_PER_BATCH, title: str | None = None
     ) -> Encoded:
@@ -81,13 +63,10 @@ class TextEncoder(nn.Module):
             tokens_per_batch: Padded tokens that are computed at once; it changes the speed only.
             title: Of the progress bar; none shows without it.
         """
-        self.eval()
-        device = self.projection.weight.device
-        batches = batches_by_size([len(prompt.input_ids) for prompt in prompts], budget=tokens_per_batch)
-        parts: list[Encoded] = []
-        for batch in track(batches, title=title):
-            inputs = pad_prompts([prompts[row] for row in batch], pad_id=self.pad_id)
-            parts.append(self(**{name: tensor.to(device) for name, tensor in inputs.items()}))
-        order = torch.tensor([row for batch in batches for row in batch]).argsort()
-        embedding, logits = (torch.cat(column).float().cpu()[order] for column in zip(*parts, strict=True))
-        return Encoded(embedding, logits)
+        return self._encode(
+            prompts,
+            lambda batch: pad_prompts(batch, pad_id=self.pad_id),
+            sizes=[len(prompt.input_ids) for prompt in prompts],
+            budget=tokens_per_batch,
+            title=title,
+        )
