@@ -97,7 +97,7 @@ def results_table(results: Record) -> Table:
 
 
 def ablation_table(rows: Sequence[Record]) -> Table:
-    """Table 3 for one split in percent, from what `telme.experiments.Row.to_dict` gives: weighted F1 of each variant."""
+    """Table 3 on one split, in percent: weighted F1 of each variant, as `telme.experiments.Row.to_dict` gives it."""
     seeds = list(rows[0]["weighted_f1_by_seed"])
     table = Table(
         title=Text(f"{rows[0]['split']}: {rows[0]['utterances']:,} utterances"),
