@@ -12,6 +12,7 @@ from rich.console import Console
 from telme import doctor
 from telme.conversation import MELD, Conversation, Utterance
 from telme.corpora import Corpus, Size, read_corpus
+from telme.doctor import transcripts
 from telme.findings import Finding, Severity
 
 
@@ -49,49 +50,49 @@ Check = Callable[[Corpus], Iterator[Finding]]
     ("check", "utterances", "found", "evidence"),
     [
         (
-            doctor.over_long_span,
+            transcripts.over_long_span,
             [said("test/dia0_utt0", 0, 30), said("test/dia0_utt1", 30, 70.5, text="Oh no")],
             ["test/dia0_utt1"],
             "2 words in 40.500 s",
         ),
         (
-            doctor.too_short_span,
+            transcripts.too_short_span,
             [said("dev/dia0_utt0", 0, 0.15), said("dev/dia0_utt1", 1, 1.084), said("dev/dia0_utt2", 2, 2)],
             ["dev/dia0_utt1", "dev/dia0_utt2"],
             "1 word in 0.084 s",
         ),
         (
-            doctor.speech_rate,
+            transcripts.speech_rate,
             [said("dev/dia0_utt0", 0, 0.2, text="one two"), said("dev/dia0_utt1", 1, 1.2, text="one two three")],
             ["dev/dia0_utt1"],
             "3 words in 0.200 s",
         ),
         (
-            doctor.out_of_order,
+            transcripts.out_of_order,
             [said("dev/dia0_utt0", 5, 6), said("dev/dia0_utt1", 3, 4), said("dev/dia0_utt2", 3, 5)],
             ["dev/dia0_utt1"],
             "starts 2.000 s before dev/dia0_utt0, which it follows",
         ),
         (
-            doctor.overlap,
+            transcripts.overlap,
             [said("dev/dia0_utt0", 0, 2), said("dev/dia0_utt1", 1.5, 3), said("dev/dia0_utt2", 3, 4)],
             ["dev/dia0_utt1"],
             "starts 0.500 s before dev/dia0_utt0 ends",
         ),
         (
-            doctor.leaked_span,
+            transcripts.leaked_span,
             [said("train/dia0_utt0", 1, 2), said("train/dia0_utt1", 1, 2), said("test/dia9_utt0", 1, 2)],
             ["test/dia9_utt0"],
             "s01e01, 1.000 to 2.000 s is also train/dia0_utt0",
         ),
         (
-            doctor.duplicate_span,
+            transcripts.duplicate_span,
             [said("train/dia0_utt0", 1, 2), said("train/dia0_utt1", 1, 2), said("test/dia9_utt0", 1, 2)],
             ["train/dia0_utt1"],
             "s01e01, 1.000 to 2.000 s is also train/dia0_utt0",
         ),
         (
-            doctor.text_in_train,
+            transcripts.text_in_train,
             [
                 said("train/dia0_utt0", text="Oh my God!"),
                 said("train/dia0_utt1", text="We were on a break!"),
@@ -104,7 +105,7 @@ Check = Callable[[Corpus], Iterator[Finding]]
             "'We were on a break!' is also train/dia0_utt1",
         ),
         (
-            doctor.id_gap,
+            transcripts.id_gap,
             [
                 *(said(f"dev/dia0_utt{turn}") for turn in (0, 1, 3, 6)),
                 *(said(f"dev/dia1_utt{turn}") for turn in (0, 1)),
@@ -114,13 +115,22 @@ Check = Callable[[Corpus], Iterator[Finding]]
             "dev/dia0 has no utterance 2, 4 to 5",
         ),
         (
-            doctor.stage_direction,
-            [said("dev/dia0_utt0"), said("dev/dia0_utt1", text="Okay. (Goes"), said("dev/dia0_utt2", text="[b] No.")],
+            transcripts.stage_direction,
+            [
+                *(said("dev/dia0_utt0"), said("dev/dia0_utt1", text="Okay. (Goes")),
+                *(said("dev/dia0_utt2", text="[He nods] No."), said("dev/dia0_utt3", text="[LAUGHTER] No.")),
+            ],
             ["dev/dia0_utt1", "dev/dia0_utt2"],
             "'Okay. (Goes'",
         ),
         (
-            doctor.several_speakers,
+            transcripts.tag_in_text,
+            [said("dev/dia0_utt0", text="[He nods] No."), said("dev/dia0_utt1", text="No. [LAUGHTER]")],
+            ["dev/dia0_utt1"],
+            "'No. [LAUGHTER]'",
+        ),
+        (
+            transcripts.several_speakers,
             [
                 said(f"dev/dia0_utt{turn}", by=name)
                 for turn, name in enumerate(["Sandy", "Allison", "Phoebe and Rachel", "Joey/Drake", "All", "The Guys"])
@@ -141,27 +151,30 @@ def test_a_check_finds_its_defect_and_nothing_else(
 
 def test_turns_without_times_or_of_other_recordings_do_not_overlap() -> None:
     turns = corpus(said("dev/dia0_utt0", 0, 9), said("dev/dia0_utt1"), said("dev/dia0_utt2", 1, 2))
-    assert not list(doctor.overlap(turns))
+    assert not list(transcripts.overlap(turns))
     apart = corpus(said("dev/dia0_utt0", 0, 9), said("dev/dia0_utt1", 1, 2))
     recordings = {"dev/dia0_utt0": "s01e01", "dev/dia0_utt1": "s01e02"}
-    assert not list(doctor.overlap(replace(apart, recordings=recordings)))
+    assert not list(transcripts.overlap(replace(apart, recordings=recordings)))
 
 
 def test_a_split_of_another_size_or_absent_is_reported() -> None:
     published = {"train": Size(1038, 9989), "dev": Size(1, 1), "test": Size(1, 2)}
-    findings = list(doctor.wrong_count(corpus(said("dev/dia0_utt0"), said("test/dia0_utt0"), sizes=published)))
+    findings = list(transcripts.wrong_count(corpus(said("dev/dia0_utt0"), said("test/dia0_utt0"), sizes=published)))
     assert [finding.evidence.split(":")[0] for finding in findings] == ["train", "test"]
     assert findings[1].evidence == (
         "test: 1 conversations with 1 utterances; published are 1 conversations with 2 utterances"
     )
     assert findings[0].action == "the corpus is prepared without this split"
+    uncounted = {"dev": Size(1, None), "test": Size(2, None)}
+    (finding,) = transcripts.wrong_count(corpus(said("dev/dia0_utt0"), said("test/dia0_utt0"), sizes=uncounted))
+    assert finding.evidence == "test: 1 conversations; published are 2 conversations"
 
 
 def test_a_split_without_clips_is_one_finding() -> None:
     mixed = corpus(
         said("train/dia0_utt0"), said("test/dia0_utt0"), said("test/dia0_utt1"), clips={"train": "train_splits"}
     )
-    (finding,) = doctor.missing_clips(mixed)
+    (finding,) = transcripts.missing_clips(mixed)
     assert (finding.utterance, finding.severity) == (None, "info")
     assert finding.evidence == "test: no folder of clips"
 
@@ -182,7 +195,8 @@ def test_the_table_counts_by_split_and_shows_evidence_verbatim() -> None:
         finding("stage-direction", "info", "train/dia0_utt0"),
         finding("stage-direction", "info", "train/dia0_utt1"),
         finding("missing-clips", "info", None),
-        finding("duplicate-id", "error", "test/dia0_utt1"),
+        finding("duplicate-id", "warning", "test/dia0_utt0"),
+        finding("duplicate-id", "error", "test/dia0_utt1", "seen twice"),
     ]
     table = doctor.findings_table(findings)
     output = StringIO()
@@ -194,10 +208,11 @@ def test_the_table_counts_by_split_and_shows_evidence_verbatim() -> None:
         ["error", "info", "info"],
         ["", "2", ""],
         ["", "1", ""],
-        ["1", "", ""],
+        ["2", "", ""],
         ["", "", "1"],
     ]
     assert "dev/dia0_utt0: '[bold] he nods'; kept" in text
+    assert "test/dia0_utt1: seen twice; kept" in text
 
 
 MELD_COUNTS = {

@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from telme.conversation import Conversation, LabelSet, Utterance
     from telme.errors import TelMEError
+    from telme.model import TelMEConfig, TelMEModel, TelMEProcessor
     from telme.prediction import Prediction
     from telme.recognizer import Recognizer, Session
 
 __version__ = version("telme")
 
-__all__ = ["Conversation", "LabelSet", "Prediction", "Recognizer", "Session", "TelMEError", "Utterance"]
+__all__ = [
+    "Conversation",
+    "LabelSet",
+    "Prediction",
+    "Recognizer",
+    "Session",
+    "TelMEConfig",
+    "TelMEError",
+    "TelMEModel",
+    "TelMEProcessor",
+    "Utterance",
+]
 
 _HOME = {
     "Conversation": "conversation",
@@ -20,7 +32,10 @@ _HOME = {
     "Prediction": "prediction",
     "Recognizer": "recognizer",
     "Session": "recognizer",
+    "TelMEConfig": "model",
     "TelMEError": "errors",
+    "TelMEModel": "model",
+    "TelMEProcessor": "model",
     "Utterance": "conversation",
 }
 
