@@ -1,7 +1,7 @@
 """Times the audio and the visual encoder against the other ways to the same numbers, side by side, as Markdown.
 
     python benchmarks/encoders.py --device cuda
-    python benchmarks/encoders.py --device cpu --layers 2 --clips 8
+    python benchmarks/encoders.py --device cpu --clips 4 --only norm
 
 Weights are random: they do not change the time. Lengths of clips are drawn like MELD's (mean 3.1 s, 0.25 to 25 s).
 Every way is run once per round, in turn, so that a busy machine slows all of them; the table shows medians.
@@ -24,7 +24,7 @@ from transformers.models.timesformer.modeling_timesformer import TimesformerLaye
 
 from telme.collate import LengthGroupedBatches, batches_by_size, pad_waveforms
 from telme.encoders import AudioEncoder, Encoded, FaceSettings, VisualEncoder, VoiceSettings
-from telme.encoders.audio import SAMPLES_PER_BATCH, SpeechNorm
+from telme.encoders.audio import SAMPLES_PER_BATCH, Lengths, SpeechNorm
 from telme.encoders.visual import FusedSelfAttention
 
 Batch = dict[str, Tensor]
@@ -38,7 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--layers", type=int, default=12, help="of the backbones, which are of base size otherwise")
-    parser.add_argument("--clips", type=int, default=256)
+    parser.add_argument("--clips", type=int, default=128)
+    parser.add_argument("--only", choices=("norm", "audio", "visual"))
     arguments = parser.parse_args()
     torch.manual_seed(0)
     device, layers, clips = torch.device(arguments.device), arguments.layers, arguments.clips
@@ -49,15 +50,42 @@ def main() -> None:
         np.random.default_rng(seed).normal(size=samples).astype(np.float32)
         for seed, samples in enumerate(meld_like_samples(clips))
     ]
-    for config in (Data2VecAudioConfig, Wav2Vec2Config):
-        time_audio(config(num_hidden_layers=layers, layerdrop=0.0), waveforms, device)
-    time_visual(TimesformerConfig(num_hidden_layers=layers), min(clips, 64), device)
+    if arguments.only in (None, "norm"):
+        time_norm(meld_like_samples(min(clips, 16)), device)
+    if arguments.only in (None, "audio"):
+        for config in (Data2VecAudioConfig, Wav2Vec2Config):
+            time_audio(config(num_hidden_layers=layers, layerdrop=0.0), waveforms, device)
+    if arguments.only in (None, "visual"):
+        time_visual(TimesformerConfig(num_hidden_layers=layers), min(clips, 64), device)
 
 
 def meld_like_samples(clips: int) -> list[int]:
     """Samples of clips whose length is distributed like that of MELD's utterances."""
     seconds = np.random.default_rng(0).gamma(1.45, 2.15, clips).clip(0.25, 25)
     return [int(16_000 * second) for second in seconds]
+
+
+def time_norm(samples: list[int], device: torch.device) -> None:
+    """wav2vec2's GroupNorm over one batch: of each row's speech, by masked sums, and over the padding too."""
+    lengths = Lengths([10], [5])
+    lengths.samples = torch.tensor(samples, device=device)
+    norm = SpeechNorm(nn.GroupNorm(512, 512, device=device), lengths)
+    hidden = torch.randn(len(samples), 512, int(lengths.after().max()), device=device)
+
+    def infer_norm() -> None:
+        with torch.inference_mode():
+            norm(hidden)
+
+    def learn_norm() -> None:
+        norm(hidden.clone().requires_grad_()).square().sum().backward()
+
+    for what, run in (("inference", infer_norm), ("training", learn_norm)):
+        ways: dict[str, Run] = {
+            "ours": run,
+            "masked sums": masked_sums(run),
+            "transformers' (not exact)": patched(run, nn.GroupNorm.forward),
+        }
+        compare(f"GroupNorm, {what}", ways, device)
 
 
 def time_audio(config: PreTrainedConfig, waveforms: list[np.ndarray], device: torch.device) -> None:
@@ -130,17 +158,23 @@ def masked_sums(run: Run) -> Run:
         variance = centred.masked_fill(padding, 0).square().sum(dim=2, keepdim=True) / steps
         return centred * (variance + norm.eps).rsqrt() * norm.weight[:, None] + norm.bias[:, None]
 
-    def patched() -> None:
+    return patched(run, forward)
+
+
+def patched(run: Run, forward: Callable[[SpeechNorm, Tensor], Tensor]) -> Run:
+    """The run with another way to normalise."""
+
+    def with_forward() -> None:
         with mock.patch.object(SpeechNorm, "forward", forward):
             run()
 
-    return patched
+    return with_forward
 
 
 def unfused(encoder: VisualEncoder, run: Run, *, over_space: bool) -> Run:
     """The run with transformers' attention over time, and over space too if asked for."""
 
-    def patched() -> None:
+    def with_attention() -> None:
         layers = [module for module in encoder.modules() if isinstance(module, TimesformerLayer)]
         attentions = [layer.temporal_attention.attention for layer in layers]
         attentions += [layer.attention.attention for layer in layers if over_space]
@@ -150,7 +184,7 @@ def unfused(encoder: VisualEncoder, run: Run, *, over_space: bool) -> Run:
         for attention in attentions:
             attention.__class__ = FusedSelfAttention
 
-    return patched
+    return with_attention
 
 
 def compare(title: str, ways: dict[str, Run], device: torch.device) -> None:

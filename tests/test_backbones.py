@@ -1,4 +1,4 @@
-"""Any family loads from a folder; speakers start apart; what cannot work is refused before anything is trained."""
+"""Any family loads from a folder; speakers start apart; what cannot work is refused; a scratch backbone learns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, LINES
@@ -18,13 +19,29 @@ from torch.nn import functional as F
 from transformers import (
     AutoModel,
     AutoTokenizer,
+    BertConfig,
     CamembertConfig,
+    Data2VecAudioConfig,
     MPNetConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TimesformerConfig,
+    VideoMAEConfig,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
 )
 
-from telme.backbones import SCRATCH, load_text_backbone
+from telme.backbones import (
+    SCRATCH,
+    FaceSettings,
+    VoiceSettings,
+    load_audio_backbone,
+    load_text_backbone,
+    load_visual_backbone,
+)
+from telme.collate import pad_waveforms, stack_frames
+from telme.encoders import AudioEncoder, Encoded, VisualEncoder
 from telme.errors import TelMEError
 from telme.prompt import Prompter, PromptSettings
 
@@ -188,3 +205,138 @@ class TestWhatCannotBeLoaded:
         copy = shutil.copytree(backbone_folder["bert"], tmp_path / "copy")
         (copy / missing).unlink()
         assert str(copy) in refusal(str(copy))
+
+
+VOICE = Data2VecAudioConfig(
+    hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7, vocab_size=5
+)
+FACE = TimesformerConfig(
+    image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+)
+
+
+def write_folder(config: PreTrainedConfig, folder: Path, preprocessor: dict[str, Any] | None = None) -> str:
+    AutoModel.from_config(config).half().save_pretrained(folder)
+    if preprocessor is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
+    return str(folder)
+
+
+class TestAudioBackbone:
+    @pytest.mark.parametrize(
+        ("preprocessor", "normalize"), [(None, True), ({}, True), ({"do_normalize": False}, False)]
+    )
+    def test_comes_in_float32_with_its_settings(
+        self, preprocessor: dict[str, Any] | None, normalize: bool, tmp_path: Path
+    ) -> None:
+        backbone, settings = load_audio_backbone(write_folder(VOICE, tmp_path, preprocessor), overrides={})
+        assert settings == VoiceSettings(normalize=normalize, pooling="mean")
+        assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+
+    def test_of_a_model_with_a_head_is_its_body(self, tmp_path: Path) -> None:
+        config = Wav2Vec2Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7
+        )
+        whole = Wav2Vec2ForCTC(config)
+        whole.save_pretrained(tmp_path)
+        backbone, _ = load_audio_backbone(str(tmp_path), overrides={})
+        torch.testing.assert_close(backbone.state_dict(), whole.wav2vec2.state_dict())
+
+    def test_is_changed_by_overrides(self, tmp_path: Path) -> None:
+        overrides = {"mask_time_length": 7, "layerdrop": 0.0}
+        backbone, _ = load_audio_backbone(write_folder(VOICE, tmp_path), overrides=overrides)
+        assert (backbone.config.mask_time_length, backbone.config.layerdrop) == (7, 0.0)
+
+
+class TestVisualBackbone:
+    @pytest.mark.parametrize("config", [FACE, VideoMAEConfig(**{**FACE.to_dict(), "model_type": "videomae"})])
+    def test_comes_in_float32_with_its_settings(self, config: PreTrainedConfig, tmp_path: Path) -> None:
+        colours = {"image_mean": [0.45, 0.5, 0.55], "image_std": [0.225, 0.25, 0.275], "do_resize": True}
+        backbone, settings = load_visual_backbone(write_folder(config, tmp_path, colours), overrides={})
+        assert settings == FaceSettings(mean=(0.45, 0.5, 0.55), std=(0.225, 0.25, 0.275))
+        assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+
+    def test_without_a_preprocessor_takes_imagenets_colours(self, tmp_path: Path) -> None:
+        assert load_visual_backbone(write_folder(FACE, tmp_path), overrides={})[1] == FaceSettings()
+
+
+@pytest.mark.parametrize(
+    ("load_modality", "modality"), [(load_audio_backbone, "audio"), (load_visual_backbone, "visual")]
+)
+class TestWhatIsNoVoiceOrFace:
+    def test_is_refused_by_its_family(self, load_modality: Any, modality: str, tmp_path: Path) -> None:
+        folder = write_folder(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2), tmp_path)
+        message = self.refusal(load_modality, folder)
+        assert message.startswith(f"{modality} backbone {folder!r} is a bert model; valid families: ")
+
+    def test_is_refused_where_nothing_is(self, load_modality: Any, modality: str, tmp_path: Path) -> None:
+        message = self.refusal(load_modality, str(tmp_path / "nowhere"))
+        assert f"--{modality}-backbone FOLDER (no such folder" in message
+
+    def test_is_refused_without_weights(self, load_modality: Any, modality: str, tmp_path: Path) -> None:
+        folder = write_folder({"audio": VOICE, "visual": FACE}[modality], tmp_path)
+        (tmp_path / "model.safetensors").unlink()
+        assert "its weights are missing or damaged" in self.refusal(load_modality, folder)
+
+    def test_is_refused_with_a_broken_preprocessor(self, load_modality: Any, modality: str, tmp_path: Path) -> None:
+        folder = write_folder({"audio": VOICE, "visual": FACE}[modality], tmp_path)
+        (tmp_path / "preprocessor_config.json").write_text("{", encoding="utf-8")
+        assert "preprocessor_config.json" in self.refusal(load_modality, folder)
+
+    def test_is_refused_with_an_override_of_no_field(self, load_modality: Any, modality: str) -> None:
+        assert modality
+        assert self.refusal(load_modality, SCRATCH, dropuot=1) == (
+            "override 'dropuot': the configuration of scratch has no such field"
+        )
+
+    def refusal(self, load_modality: Any, source: str, **overrides: Any) -> str:
+        with pytest.raises(TelMEError) as caught:
+            load_modality(source, overrides=overrides)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+
+class TestScratch:
+    """Learns what can be heard and seen in seconds, so that a demonstration on a laptop shows something."""
+
+    def test_voice_learns_pitch(self) -> None:
+        torch.manual_seed(0)
+        backbone, settings = load_audio_backbone(SCRATCH, overrides={})
+        self.check(AudioEncoder(backbone, classes=3, settings=settings), pad_waveforms, self.voice)
+
+    def test_face_learns_where_the_light_is(self) -> None:
+        torch.manual_seed(0)
+        backbone, settings = load_visual_backbone(SCRATCH, overrides={})
+        self.check(VisualEncoder(backbone, classes=3, settings=settings), stack_frames, self.face)
+
+    def test_voice_has_a_gentle_gradient_in_silence(self) -> None:
+        torch.manual_seed(0)
+        backbone, settings = load_audio_backbone(SCRATCH, overrides={})
+        encoder = AudioEncoder(backbone, classes=3, settings=settings)
+        encoder(**pad_waveforms([np.zeros(4000, np.float32)])).logits.logsumexp(dim=1).sum().backward()
+        assert 0 < nn.utils.clip_grad_norm_(encoder.parameters(), 1.0) < 1e3
+
+    def check(self, encoder: nn.Module, collate: Any, example: Any) -> None:
+        rng = np.random.default_rng(0)
+        optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
+        for _ in range(30):
+            labels = rng.integers(0, 3, 16)
+            encoded: Encoded = encoder.train()(**collate([example(rng, label) for label in labels]))
+            F.cross_entropy(encoded.logits, torch.from_numpy(labels)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        labels = rng.integers(0, 3, 60)
+        with torch.inference_mode():
+            predicted = encoder.eval()(**collate([example(rng, label) for label in labels])).logits.argmax(dim=1)
+        assert (predicted.numpy() == labels).mean() > 0.8
+
+    def voice(self, rng: np.random.Generator, label: int) -> Any:
+        time = np.arange(rng.integers(6_000, 12_000)) / 16_000
+        hertz = (120, 200, 330)[label] * rng.uniform(0.9, 1.1)
+        tone = sum(np.sin(2 * np.pi * hertz * overtone * time) / overtone for overtone in range(1, 6))
+        return (tone + 0.3 * rng.normal(size=len(time))).astype(np.float32)
+
+    def face(self, rng: np.random.Generator, label: int) -> Any:
+        frames = rng.integers(0, 100, (8, 48, 48, 3), dtype=np.uint8)
+        frames[:, 16 * label : 16 * label + 16] += 100
+        return frames

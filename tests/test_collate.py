@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telme.collate import LengthGroupedBatches, batches_by_size, pad_prompts
+from telme.collate import LengthGroupedBatches, batches_by_size, pad_prompts, pad_waveforms, stack_frames
 from telme.prompt import Prompt
 
 lengths_strategy = st.lists(st.integers(1, 300), max_size=200)
@@ -32,6 +33,27 @@ def test_padding_is_masked_whatever_the_pad_id(rows: list[list[int]]) -> None:
         assert row[mask == 1].tolist() == ids
         assert mask.sum() == len(ids)
     assert {str(tensor.dtype) for tensor in batch.values()} == {"torch.int64"}
+
+
+def test_waveforms_are_padded_with_silence_on_the_right_to_a_quarter_of_a_second_at_least() -> None:
+    waveforms = [np.random.default_rng(row).normal(size=size).astype(np.float32) for row, size in enumerate((1, 5000))]
+    batch = pad_waveforms(waveforms)
+    assert {name: (tensor.dtype, *tensor.shape) for name, tensor in batch.items()} == {
+        "waveforms": (torch.float32, 2, 5000),
+        "samples": (torch.int64, 2),
+    }
+    assert batch["samples"].tolist() == [4000, 5000]
+    for waveform, row in zip(waveforms, batch["waveforms"].numpy(), strict=True):
+        assert np.array_equal(row[: len(waveform)], waveform)
+        assert not row[len(waveform) :].any()
+    assert pad_waveforms(waveforms[:1])["waveforms"].shape == (1, 4000)
+
+
+def test_frames_are_stacked() -> None:
+    clips = [np.full((8, 4, 6, 3), value, np.uint8) for value in (0, 255)]
+    frames = stack_frames(clips)["frames"]
+    assert (frames.dtype, *frames.shape) == (torch.uint8, 2, 8, 4, 6, 3)
+    assert frames.flatten(1).unique(dim=1).tolist() == [[0], [255]]
 
 
 @given(lengths=lengths_strategy, budget=st.integers(1, 1000))
