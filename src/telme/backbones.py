@@ -229,15 +229,15 @@ def _scratch_config(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) 
 
 
 def _scratch_voice() -> Data2VecAudioConfig:
-    """A data2vec-audio of 0.2 M parameters, with 50 frames a second as the real ones have."""
+    """A data2vec-audio of 0.2 M parameters, with 25 frames a second: half of what the real ones have, at half the cost."""
     return Data2VecAudioConfig(
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
         conv_dim=(32, 32, 32, 32),
-        conv_kernel=(20, 8, 8, 4),
-        conv_stride=(10, 4, 4, 2),
+        conv_kernel=(40, 8, 8, 4),
+        conv_stride=(20, 4, 4, 2),
         # Normalising a silent frame, all zeros without them, would multiply its gradient by 300 in every layer.
         conv_bias=True,
         conv_pos_kernel_size=9,
