@@ -16,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: setup ## predict an example conversation with the bundled model, offline
+demo: setup ## the whole system on a made-up corpus, then the bundled model on an example, offline
 	$(BIN)/telme demo
+	$(BIN)/telme predict mini examples/office.json --format table
 
 test: setup ## run the tests
 	$(BIN)/pytest

@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -41,9 +42,11 @@ class Cost(NamedTuple):
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dialogues", type=int, default=6, help="of the made-up corpus, 4 to 10 clips each")
+    parser.add_argument("--dialogues", type=int, default=8, help="of the made-up corpus, 4 to 10 clips each")
     parser.add_argument("--epochs", type=int, default=10, help="of the teacher, of each student and of the fusion")
     arguments = parser.parse_args()
+    # Before PyTorch is imported; several threads that wait for a busy machine spend CPU time without doing anything.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_synthetic(folder / "meld", dialogues=arguments.dialogues)
@@ -51,7 +54,7 @@ def main() -> None:
         ours, theirs = time_ours(corpus, folder, arguments.epochs), time_theirs(corpus, arguments.epochs)
     sizes = ", ".join(f"{sum(map(len, of_split))} {split}" for split, of_split in corpus.splits.items())
     print(f"Commit {commit()}, {date.today()}; {hardware()}.")
-    print(f"Clips: {sizes}; {arguments.epochs} epochs.\n")
+    print(f"Clips: {sizes}; {arguments.epochs} epochs; {os.environ['OMP_NUM_THREADS']} thread(s).\n")
     print("| | released loop, s | CPU s | telme, s | CPU s | ratio | of CPU |\n| --- " + "| --: " * 6 + "|")
     for stage, title in STAGES.items():
         print(row(title, theirs.get(stage, Cost()), ours[stage]))
@@ -63,12 +66,13 @@ def time_ours(corpus: Corpus, folder: Path, epochs: int) -> dict[str, Cost]:
     # The processes that decode import this file anew: what is slow to import is imported where it is needed.
     from telme.prepare import prepare
     from telme.stages import train
-    from telme.store import Store
 
-    recipe, store, run = small_meld(epochs), folder / "store", folder / "run"
-    costs = {"prepare": cost(lambda: prepare(corpus, store))}
+    recipe, costs = small_meld(epochs), dict[str, Cost]()
+    with timed(costs, "prepare"):
+        store = prepare(corpus, folder / "store")
     for stage in ("teach", "distil", "fuse"):
-        costs[stage] = cost(lambda stage=stage: train(recipe, Store(store), run, stage=stage))
+        with timed(costs, stage):
+            train(recipe, store, folder / "run", stage=stage)
     return costs
 
 
@@ -79,7 +83,11 @@ def time_theirs(corpus: Corpus, epochs: int) -> dict[str, Cost]:
     warnings.simplefilter("ignore")  # librosa announces that it will stop reading videos
     loop = ReleasedLoop(small_meld(epochs), corpus)
     loop.collate(loop.train[:1])  # librosa compiles what it needs when it is first called
-    return {"teach": cost(loop.teach), "distil": cost(loop.distil), "fuse": cost(loop.fuse)}
+    costs: dict[str, Cost] = {}
+    for stage in (loop.teach, loop.distil, loop.fuse):
+        with timed(costs, stage.__name__):
+            stage()
+    return costs
 
 
 def small_meld(epochs: int) -> Recipe:
@@ -94,11 +102,12 @@ def small_meld(epochs: int) -> Recipe:
     return replace(recipe, teach=fitting, distil=fitting, fuse=fitting)
 
 
-def cost(work: Callable[[], object]) -> Cost:
-    """What a call takes."""
+@contextmanager
+def timed(costs: dict[str, Cost], stage: str) -> Iterator[None]:
+    """Adds to the costs what happens within."""
     began, cpu_began = time.monotonic(), cpu_seconds()
-    work()
-    return Cost(time.monotonic() - began, cpu_seconds() - cpu_began)
+    yield
+    costs[stage] = Cost(time.monotonic() - began, cpu_seconds() - cpu_began)
 
 
 def total(costs: dict[str, Cost]) -> Cost:

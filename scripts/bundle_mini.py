@@ -57,7 +57,7 @@ def main(bundle: Bundle) -> None:
             name="mini",
             license="apache-2.0",
             languages=["en"],
-            base=BACKBONES[recipe["text"]["backbone"]],
+            bases={"text": BACKBONES[recipe["text"]["backbone"]]},
             corpus=CORPORA["meld"],
             recipe=recipe,
             results=measured,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from recordings import record
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModel,
@@ -22,11 +25,14 @@ from transformers import (
 
 from telme.conversation import Conversation, LabelSet, Utterance
 from telme.corpora.corpus import Corpus
+from telme.fusion import FusionSettings
+from telme.media import Source
+from telme.prepare import prepare
 from telme.prompt import PromptSettings
-from telme.recipes import Fitting, Recipe, TextRecipe
+from telme.recipes import SHORT_MASKS, AudioRecipe, Fitting, Recipe, TextRecipe, VisualRecipe
 from telme.run import Run
 from telme.stages import train
-from telme.store import Store, prepare
+from telme.store import Store
 
 torch.set_num_threads(1)  # the models are so small that threads would only wait for each other
 
@@ -37,6 +43,7 @@ LINES = {
     "cross": ("leave me alone", "this is terrible", "I hate waiting", "who broke my cup"),
 }
 SPEAKERS = ("Ann", "Bob", "Cy")
+LOOKS = {"calm": (220.0, "blue"), "glad": (660.0, "green"), "cross": (1760.0, "red")}  # tone in hertz, and colour
 # The keys of a results record that users may rely on, in their order.
 RESULT_KEYS = (
     "split",
@@ -81,6 +88,59 @@ def store(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="session")
+def voiced(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The corpus with voices and faces that tell the emotion, too; the first utterance of each split lacks them."""
+    folder = tmp_path_factory.mktemp("clips")
+    for mood, (tone, colour) in LOOKS.items():
+        record(folder / f"{mood}.mp4", seconds=0.5, tone=tone, colours=[colour], size=(96, 64), frame_rate=16)
+    sources = {str(turn.id): Source(file=str(folder / f"{turn.label}.mp4")) for turn in corpus.utterances}
+    for conversations in corpus.splits.values():
+        sources[str(conversations[0].utterances[0].id)] = Source(file=str(folder / "none.mp4"))
+    return replace(corpus, root=str(folder), sources=sources)
+
+
+@pytest.fixture(scope="session")
+def voiced_store(voiced: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The corpus with voices and faces as a store."""
+    return prepare(voiced, tmp_path_factory.mktemp("stores") / "voiced", workers=2)
+
+
+@pytest.fixture(scope="session")
+def media_corpus(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A part of the corpus, of 24, 11 and 12 utterances, each with a clip of its own whose length is its own too.
+
+    Some clips have no voice or no face, every tenth utterance has no clip, and one clip of each split is missing.
+    """
+    folder = tmp_path_factory.mktemp("media")
+    splits = {split: corpus.splits[split][:size] for split, size in (("train", 8), ("dev", 2), ("test", 3))}
+    sources = {}
+    for split, conversations in splits.items():
+        turns = [turn for conversation in conversations for turn in conversation]
+        for number, turn in enumerate(turns):
+            tone, colour = LOOKS[str(turn.label)]
+            clip = folder / split / f"{number}.mp4"
+            clip.parent.mkdir(exist_ok=True)
+            if number % 10 != 5:
+                sources[str(turn.id)] = Source(file=str(clip))
+            if number:
+                record(
+                    clip,
+                    seconds=0.2 + number % 4 / 8,
+                    tone=None if number % 6 == 2 else tone,
+                    colours=None if number % 6 == 4 else [colour, "blue"],
+                    size=(96, 64),
+                    frame_rate=16,
+                )
+    return replace(corpus, name="media", root=str(folder), splits=splits, sources=sources)
+
+
+@pytest.fixture(scope="session")
+def media_store(media_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The corpus with clips as a store."""
+    return prepare(media_corpus, tmp_path_factory.mktemp("stores") / "media", workers=1)
+
+
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """Seconds on a CPU, with everything switched on that a recipe can switch on."""
     return Recipe(
@@ -99,6 +159,29 @@ def recipe() -> Recipe:
         ),
         seed=3,
     )
+
+
+@pytest.fixture(scope="session")
+def media_recipe() -> Recipe:
+    """All three modalities and stages, in seconds on a CPU."""
+    return Recipe(
+        name="media",
+        text=TextRecipe(backbone="scratch", prompt=PromptSettings(max_length=48)),
+        audio=AudioRecipe(backbone="scratch", overrides=SHORT_MASKS),
+        visual=VisualRecipe(backbone="scratch"),
+        teach=Fitting(epochs=3, batch_size=8, learning_rate=3e-3, warmup_epochs=0.5),
+        distil=Fitting(epochs=2, batch_size=8, learning_rate=3e-3, warmup_epochs=0.5),
+        fuse=Fitting(epochs=2, batch_size=8, learning_rate=1e-3, warmup_epochs=0.5, weight_average=0.5),
+        fusion=FusionSettings(heads=4),
+        modality_dropout=0.2,
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def media_run(media_recipe: Recipe, media_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run over all modalities."""
+    return train(media_recipe, media_store, tmp_path_factory.mktemp("runs") / "media")
 
 
 @pytest.fixture(scope="session")

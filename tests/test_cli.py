@@ -21,10 +21,11 @@ from transformers.utils import logging
 
 from telme.cli import main
 from telme.corpora import Corpus
+from telme.prepare import prepare
 from telme.recipes import Recipe
 from telme.recognizer import Recognizer
 from telme.run import Run
-from telme.store import MANIFEST, Store, prepare
+from telme.store import MANIFEST, Store
 from telme.transcripts import read
 
 OPTIONS = {
@@ -419,8 +420,8 @@ def test_train_refuses_before_it_writes(
 def test_a_store_from_another_version(telme: Telme, run: Run, corpus: Corpus, here: Path) -> None:
     prepare(corpus, here / "old")
     manifest = here / "old" / MANIFEST
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"version": 1', '"version": 0'), encoding="utf-8")
-    message = "store version 0, not 1; run telme prepare again"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"version": 2', '"version": 0'), encoding="utf-8")
+    message = "store version 0, not 2; run telme prepare again"
     assert message in telme("evaluate", run.model, "--store", "old", "--json", "out.json").refusal
     assert message in telme("train", run.path / "recipe.json", "--store", "old", "--out", "new").refusal
     assert [path.name for path in here.iterdir()] == ["old"]
@@ -473,7 +474,7 @@ def test_an_interrupt_is_not_a_traceback(telme: Telme, meld: Path, here: Path, m
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("telme.store.prepare", interrupt)
+    monkeypatch.setattr("telme.prepare.prepare", interrupt)
     ended = telme("prepare", "meld", meld, "--out", here / "store")
     assert ended.status == 130
     assert ended.err == "telme: interrupted; the same command goes on from here\n"

@@ -11,10 +11,11 @@ import pytest
 
 from telme.conversation import IEMOCAP, MELD
 from telme.errors import TelMEError
+from telme.fusion import FusionSettings
 from telme.prompt import PromptSettings
-from telme.recipes import PRESETS, Fitting, Recipe, load_recipe
+from telme.recipes import PRESETS, DistillationRecipe, Fitting, Recipe, load_recipe
 
-PRESET_NAMES = ["meld", "iemocap", "mini", "tiny"]
+PRESET_NAMES = ["meld", "iemocap", "meld-released", "iemocap-released", "mini", "tiny"]
 
 
 def written(path: Path, **changes: Any) -> str:
@@ -51,10 +52,16 @@ def test_a_preset_is_loaded_by_name_and_from_its_json(name: str, tmp_path: Path)
     assert load_recipe(str(file)).to_json() == recipe.to_json()
 
 
-def test_every_field_survives_json(recipe: Recipe, tmp_path: Path) -> None:
+def test_every_field_survives_json(media_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = media_recipe
     changed = replace(
         recipe,
+        labels=("calm", "glad"),
         seed=7,
+        teacher="visual",
+        distillation=DistillationRecipe(alpha=0.5, beta=0.0, temperature=3.0, feature_temperature=2.0),
+        fusion=FusionSettings(kind="concatenation", heads=2, theta=0.3, dropout=0.4, attend="dialogue"),
+        modality_dropout=0.3,
         text=replace(
             recipe.text,
             overrides={"hidden_dropout_prob": 0.2, "layers": 3, "tied": True, "activation": "gelu"},
@@ -95,10 +102,73 @@ def test_the_papers_teacher(name: str, labels: tuple[str, ...]) -> None:
     )
 
 
-def test_mini_reads_short_contexts_and_tiny_needs_no_download() -> None:
-    assert PRESETS["mini"]().text.backbone == "sentence-transformers/all-MiniLM-L6-v2"
-    assert PRESETS["mini"]().labels == PRESETS["tiny"]().labels == MELD.labels
-    assert PRESETS["tiny"]().text.backbone == "scratch"
+@pytest.mark.parametrize(
+    ("name", "distillation", "fusion"),
+    [
+        (
+            "meld",
+            DistillationRecipe(alpha=1.0, beta=1.0, temperature=4.0, feature_temperature=1.0),
+            FusionSettings(kind="shifting", heads=3, theta=0.1, dropout=0.2, attend="utterance"),
+        ),
+        (
+            "iemocap",
+            DistillationRecipe(alpha=0.1, beta=1.0, temperature=2.0, feature_temperature=1.0),
+            FusionSettings(kind="shifting", heads=4, theta=0.01, dropout=0.1, attend="utterance"),
+        ),
+    ],
+)
+def test_the_papers_students_and_fusion(name: str, distillation: DistillationRecipe, fusion: FusionSettings) -> None:
+    recipe = PRESETS[name]()
+    assert recipe.modalities == ("text", "audio", "visual")
+    assert recipe.students == ("audio", "visual")
+    assert recipe.audio is not None
+    assert recipe.visual is not None
+    assert (recipe.audio.backbone, recipe.audio.pooling) == ("facebook/data2vec-audio-base-960h", "mean")
+    assert recipe.visual.backbone == "facebook/timesformer-base-finetuned-k400"
+    assert (recipe.distillation, recipe.fusion) == (distillation, fusion)
+    assert recipe.teach == recipe.distil == recipe.fuse
+
+
+@pytest.mark.parametrize("corpus", ["meld", "iemocap"])
+def test_the_released_code_differs_in_this(corpus: str) -> None:
+    paper, released = PRESETS[corpus](), PRESETS[f"{corpus}-released"]()
+    assert released.labels == paper.labels
+    assert released.distillation == paper.distillation
+    assert released.audio is not None
+    assert released.audio.pooling == "first"
+    assert released.fusion.attend == "batch"
+    assert released.modality_dropout == 0
+    # The schedule counts samples where it means steps of four.
+    for fitting in (released.teach, released.distil, released.fuse):
+        assert fitting is not None
+        assert (fitting.warmup_epochs, fitting.schedule_epochs) == (4.0, 4.0 * fitting.epochs)
+    rates = {"meld": 1e-6, "iemocap": 1e-5}
+    assert released.teach.learning_rate == rates[corpus]
+
+
+def test_mini_reads_short_contexts_of_text_and_tiny_needs_no_download() -> None:
+    mini, tiny = PRESETS["mini"](), PRESETS["tiny"]()
+    assert mini.text.backbone == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (mini.labels, mini.modalities, mini.students) == (MELD.labels, ("text",), ())
+    assert tiny.labels is None  # whatever the store has
+    assert tiny.audio is not None
+    assert tiny.visual is not None
+    assert tiny.text.backbone == tiny.audio.backbone == tiny.visual.backbone == "scratch"
+
+
+def test_a_backbone_is_exchanged(media_recipe: Recipe, recipe: Recipe) -> None:
+    changed = media_recipe.with_backbone("audio", "my/voices")
+    assert changed.audio is not None
+    assert changed.audio.backbone == "my/voices"
+    assert replace(changed, audio=media_recipe.audio) == media_recipe
+    with pytest.raises(TelMEError, match="visual backbone 'my/faces': recipe 'moods' reads text"):
+        recipe.with_backbone("visual", "my/faces")
+
+
+@pytest.mark.parametrize("teacher", ["text", "audio", "visual"])
+def test_whoever_teaches_the_others_are_students(media_recipe: Recipe, teacher: Any) -> None:
+    students = replace(media_recipe, teacher=teacher).students
+    assert students == tuple(modality for modality in ("text", "audio", "visual") if modality != teacher)
 
 
 def test_recipes_are_frozen(recipe: Recipe) -> None:
@@ -110,14 +180,14 @@ def test_recipes_are_frozen(recipe: Recipe) -> None:
 
 
 def test_neither_preset_nor_file_lists_the_presets(tmp_path: Path) -> None:
-    assert "no preset or file 'mild'; presets are meld, iemocap, mini, tiny" in refusal("mild")
-    assert "presets are meld, iemocap, mini, tiny" in refusal(str(tmp_path))
+    assert "no preset or file 'mild'; presets are meld, iemocap, meld-released, iemocap-released, mini, tiny" in refusal("mild")
+    assert "presets are meld, iemocap, meld-released, iemocap-released, mini, tiny" in refusal(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("sede", 1, "unknown key 'sede'; valid keys here are labels, name, seed, teach, text"),
+        ("sede", 1, "unknown key 'sede'; valid keys here are audio, distil, distillation, fuse, fusion,"),
         ("teach__lr", 1e-5, "unknown key 'teach.lr'; valid keys here are batch_size, epochs"),
         ("text__prompt__lenght", 64, "unknown key 'text.prompt.lenght'"),
         ("teach__epochs", "3", "teach.epochs is '3'"),
@@ -126,6 +196,13 @@ def test_neither_preset_nor_file_lists_the_presets(tmp_path: Path) -> None:
         ("teach__learning_rate", None, "teach.learning_rate is None"),
         ("seed", "one", "seed is 'one'"),
         ("labels", "neutral", "labels is 'neutral'"),
+        ("audio__pooling", "max", "audio.pooling is 'max'"),
+        ("visual__mean", [0, 0, 0], "unknown key 'visual.mean'; valid keys here are backbone, overrides"),
+        ("distil__epochs", "3", "distil.epochs is '3'"),
+        ("distillation__tau", 4, "unknown key 'distillation.tau'; valid keys here are alpha, beta, feature_temp"),
+        ("fusion__attend", "everything", "fusion.attend is 'everything'"),
+        ("fusion__kind", "sum", "fusion.kind is 'sum'"),
+        ("teacher", "smell", "teacher is 'smell'"),
         ("text__overrides", {"dropout": [0.1]}, "text.overrides.dropout"),
         ("text__prompt__further_speakers", "drop", "text.prompt.further_speakers is 'drop'"),
     ],
@@ -147,7 +224,7 @@ def test_unknown_keys_and_wrong_types(tmp_path: Path, key: str, value: object, m
         ("layer_decay", 0.0),
         ("layer_decay", 1.1),
         ("warmup_epochs", -0.5),
-        ("warmup_epochs", 3.5),
+        ("warmup_epochs", 99.5),
         ("weight_decay", -0.01),
         ("max_grad_norm", 0.0),
         ("label_smoothing", 1.0),
@@ -166,6 +243,13 @@ def test_impossible_settings_name_the_value_and_the_range(tmp_path: Path, field:
     [
         ("seed", -1, "seed"),
         ("seed", 2**32, "seed"),
+        ("modality_dropout", 1.0, "modality_dropout is 1.0; valid is from 0 to below 1"),
+        ("distillation__alpha", -1.0, "distillation alpha is -1.0; valid is 0 or more"),
+        ("distillation__temperature", 0.0, "distillation temperature is 0.0; valid is above 0"),
+        ("fusion__heads", 5, "heads is 5; valid is a divisor of 1536"),
+        ("fusion__theta", 0.0, "theta is 0.0; valid is above 0"),
+        ("distil", None, "distil is null; a recipe with students (audio, visual) needs it"),
+        ("fuse", None, "fuse is null; a recipe with students (audio, visual) needs it"),
         ("labels", ["neutral"], "neutral"),
         ("labels", ["neutral", "neutral", "joy"], "neutral"),
         ("text__prompt__max_length", 8, "max_length is 8"),
@@ -187,4 +271,8 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_key(tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_text('{"name": "mine"}', encoding="utf-8")
-    assert refusal(str(file)) == f"{file}: key 'labels' is missing"
+    assert refusal(str(file)) == f"{file}: key 'text' is missing"
+
+
+def test_a_modality_that_is_not_read_cannot_teach(tmp_path: Path) -> None:
+    assert "teacher is 'audio'; this recipe has text, visual" in refusal(written(tmp_path, audio=None, teacher="audio"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
+from rich.table import Table
 
+from telme.conversation import Conversation, Modality, Utterance
 from telme.figures import write_figures
 from telme.metrics import Results, score
 from telme.model_card import Source, model_card
-from telme.report import results_table, write_report
+from telme.prediction import Prediction
+from telme.report import Readings, ablation_table, results_table, write_report
 
 ODD = "<b>&$x_1$ [red]|"  # HTML, mathematics of Matplotlib, markup of Rich, a cell's end in Markdown
 NAMES = ("neutral", "joy", ODD)
@@ -33,7 +37,33 @@ def record() -> dict[str, Any]:
     labels = rng.integers(3, size=50)
     probabilities = rng.dirichlet((1, 1, 1), size=50) * 0.8 + np.eye(3)[labels] * 0.2
     scores = score(probabilities, labels, rng.integers(9, size=50), NAMES)
-    return Results(split="test", scores=scores, selected_on="dev", seed=3, model=f"runs/{ODD}", store="s").to_dict()
+    return Results(
+        split="test", scores=scores, subsets={}, selected_on="dev", seed=3, model=f"runs/{ODD}", store="s"
+    ).to_dict()
+
+
+def findings() -> Table:
+    table = Table("check", title="What was found", caption=f"in {ODD}")
+    table.add_column("utterances", justify="right")
+    table.add_row(ODD, "12")
+    return table
+
+
+def conversation() -> tuple[Conversation, list[Prediction]]:
+    said = Conversation("dia0", (Utterance("Ann", f"No way {ODD}", label=ODD), Utterance("Bob", "Yes.")))
+    ann, bob = (
+        Prediction(
+            utterance=utterance,
+            label="joy",
+            probabilities={"neutral": 0.25, "joy": 0.625, ODD: 0.125},
+            modalities=("visual",),
+            text_only={},
+            shift=0.0,
+        )
+        for utterance in said
+    )
+    alone = {"neutral": 0.5, "joy": 0.375, ODD: 0.125}
+    return said, [replace(ann, modalities=("text", "audio"), text_only=alone, shift=0.05), bob]
 
 
 @pytest.fixture
@@ -44,9 +74,10 @@ def page(record: dict[str, Any], tmp_path: Path) -> str:
         title=f"Run {ODD}",
         recipe={"name": "mini", "teach": {"epochs": 4, "labels": [1, 2], "path": ODD}},
         environment={"torch": "2.13.0", "gpu": None},
-        history=HISTORY,
+        histories={"teacher": HISTORY},
         results=[record, record | {"split": "dev"}],
         notes=[f"A note {ODD}"],
+        chapters={"Findings": (f"A paragraph {ODD}", findings()), "Said": (Readings([conversation()], theta=0.1),)},
     )
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
@@ -140,12 +171,64 @@ def test_page_escapes_names_and_needs_nothing_from_elsewhere(page: str) -> None:
     assert "@media print" in page
 
 
-def card(record: dict[str, Any], *, other_seeds: tuple[dict[str, Any], ...] = ()) -> str:
+def test_page_tells_a_table_as_the_terminal_does(page: str) -> None:
+    text = outline(page).text
+    at = text.index("Findings")
+    assert [part for part in text[at : at + 16] if part.strip()][:7] == [
+        "Findings",
+        f"A paragraph {ODD}",
+        f"What was found. in {ODD}",
+        "check",
+        "utterances",
+        ODD,
+        "12",
+    ]
+
+
+def test_page_shows_how_far_voice_and_face_moved_a_reading(page: str) -> None:
+    assert {"Ann", f"No way {ODD}", "neutral 50%", "text + audio", "62.5%", "5.0%"} <= set(outline(page).text)
+    shares = re.findall(r'<span class="bar (\w+)" style="--share:([\d.]+)">', page)
+    # Of the probability, out of 1; of the shift, out of theta.
+    assert shares == [("blue", "0.625"), ("orange", "0.500"), ("blue", "0.625"), ("orange", "0.000")]
+
+
+def ablated(variant: str, *scores: float) -> dict[str, Any]:
+    return {
+        "variant": variant,
+        "split": "test",
+        "utterances": 34,
+        "weighted_f1": scores[0],
+        "weighted_f1_spread": None if len(scores) == 1 else 0.0123,
+        "weighted_f1_interval": [0.4, 0.6],
+        "weighted_f1_by_seed": dict(zip("345", scores, strict=False)),
+        "selected_on": "dev",
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown", "caption"), [((0.5,), "50.00", "seed 3"), ((0.5, 0.6), "50.00 ± 1.23", "seeds 3, 4")]
+)
+def test_ablation_says_what_it_was_selected_on_and_how_far_it_may_be_off(
+    scores: tuple[float, ...], shown: str, caption: str
+) -> None:
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(ablation_table([ablated("ASF", *scores), ablated("both", *scores)]))
+    text = printed.getvalue()
+    assert text.count(f"{shown} ") == text.count("40.00 to 60.00") == 2
+    assert re.search(rf"selected on dev, {caption}\s", text)
+
+
+TEXT = Source(name="Encoder", about="Small.", license="Apache-2.0", hub="someone/encoder")
+
+
+def card(
+    record: dict[str, Any], *, other_seeds: tuple[dict[str, Any], ...] = (), bases: dict[Modality, Source] | None = None
+) -> str:
     return model_card(
         name=ODD,
         license="apache-2.0",
         languages=["en"],
-        base=Source(name="Encoder", about="Small.", license="Apache-2.0", hub="someone/encoder"),
+        bases=bases or {"text": TEXT},
         corpus=Source(name="Corpus", about="Acted."),
         recipe={"name": "mini", "seed": 3},
         results=[record | {"split": "dev"}, record],
@@ -156,7 +239,7 @@ def card(record: dict[str, Any], *, other_seeds: tuple[dict[str, Any], ...] = ()
 def test_card_carries_metadata_that_the_hub_reads(record: dict[str, Any]) -> None:
     data: Any = ModelCard(card(record)).data
     assert (data.library_name, data.license, data.language) == ("telme", "apache-2.0", ["en"])
-    assert data.base_model == "someone/encoder"
+    assert data.base_model == ["someone/encoder"]
     assert (data.pipeline_tag, data.metrics, data.model_name) == ("text-classification", ["f1"], ODD)
     assert [(r.dataset_name, r.dataset_split, r.metric_value) for r in data.eval_results] == [
         ("Corpus", split, round(record["weighted_f1"], 4)) for split in ("dev", "test")
@@ -180,3 +263,14 @@ def test_card_gives_mean_and_deviation_over_seeds(record: dict[str, Any]) -> Non
     best = record | {"weighted_f1": 0.6}
     text = card(best, other_seeds=(best | {"seed": 4, "weighted_f1": 0.5},))
     assert "| test | 60.00 (seed 3), 50.00 (seed 4) | 55.00 ± 7.07 |" in text
+
+
+def test_card_says_what_else_than_text_is_read_and_what_is_left_without_it(record: dict[str, Any]) -> None:
+    subsets = {"text": {"weighted_f1": 0.5}, "text+visual": {"weighted_f1": 0.51}}
+    faces = Source(name="Faces", about="Random weights.")
+    text = card(record | {"subsets": subsets}, bases={"text": TEXT, "visual": faces})
+    assert "It reads text, visual, whatever of them there is" in text
+    assert "Text only" not in text
+    assert "This model reads them wherever it is given them" in text
+    assert "- Base model, visual: Faces (licence not recorded" in text
+    assert "| text + visual | 51.00 | 51.00 |" in text

@@ -16,16 +16,17 @@ from transformers import AutoModel
 
 import telme.stages
 import telme.training
-from telme.conversation import Conversation, LabelSet, Utterance
+from telme.conversation import Conversation, LabelSet
 from telme.corpora import Corpus
 from telme.errors import TelMEError
 from telme.evaluation import evaluate
 from telme.model import TelMEModel
-from telme.recipes import PRESETS, Fitting, Recipe, load_recipe
+from telme.prepare import prepare
+from telme.recipes import Fitting, Recipe, load_recipe
 from telme.recognizer import Recognizer
 from telme.run import Run
 from telme.stages import STAGES, train
-from telme.store import Store, prepare
+from telme.store import Store
 
 
 def files(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -71,6 +72,7 @@ def test_a_finished_run_holds_these_files(run: Run) -> None:
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
+        "processor_config.json",
         "recipe.json",
         "README.md",
     }
@@ -112,7 +114,7 @@ def test_results_keep_the_contract(run: Run, recipe: Recipe, store: Store) -> No
 
 
 def test_the_stage_tells_how_it_was_fitted(run: Run, recipe: Recipe) -> None:
-    stage = read(run.path / "results.json")["stages"]["teach"]
+    stage = read(run.path / "results.json")["stages"]["text"]
     scores = [epoch["dev_weighted_f1"] for epoch in stage["history"]]
     assert len(scores) == recipe.teach.epochs
     assert stage["best_epoch"] == 1 + scores.index(max(scores))
@@ -139,8 +141,9 @@ def test_the_saved_model_is_an_ordinary_hugging_face_model(run: Run, recipe: Rec
     assert model.config.labels == LabelSet("mood", recipe.labels)
     assert model.config.prompt_settings == recipe.text.prompt
     assert (model.config.seed, model.config.selected_on) == (3, "dev")
-    assert model.config.temperature > 0
-    assert model.config.temperature != 1.0
+    assert model.config.temperatures is not None
+    assert set(model.config.temperatures) == {"text"}
+    assert 0 < model.config.temperatures["text"] != 1.0
 
 
 @pytest.mark.usefixtures("no_fit")
@@ -257,14 +260,14 @@ def test_a_run_that_died_before_its_last_file_ends_with_the_same_bytes(
     }
 
 
-def test_checkpoints_that_a_killed_run_left_are_removed(copied: Path, recipe: Recipe, store: Store) -> None:
-    (copied / "teach" / "checkpoint-9").mkdir(parents=True)  # killed after results.json, before they were all removed
+def test_stages_that_a_killed_run_left_are_removed(copied: Path, recipe: Recipe, store: Store) -> None:
+    (copied / "stages" / "text-0123").mkdir(parents=True)  # killed after results.json, before they were all removed
     train(recipe, store, copied)
-    assert not (copied / "teach").exists()
+    assert not (copied / "stages").exists()
 
 
 def test_a_stage_can_be_named(recipe: Recipe, store: Store, tmp_path: Path) -> None:
-    assert list(STAGES) == ["teach"]
+    assert list(STAGES) == ["teach", "distil", "fuse"]
     assert train(quick(recipe), store, tmp_path / "run", stage="teach").is_finished
 
 
@@ -279,65 +282,6 @@ def test_utterances_without_a_label_are_context_only(recipe: Recipe, corpus: Cor
     for record in run.results["results"]:
         conversations = corpus.splits[record["split"]]
         assert record["utterances"] == sum(map(len, conversations)) - len(conversations)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_takes_two_steps(
-    preset: str, backbone_folder: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With random weights of the preset's own family where it starts from pretrained ones, all else as it is."""
-    recipe = PRESETS[preset]()
-    family = {"FacebookAI/roberta-large": "roberta", "sentence-transformers/all-MiniLM-L6-v2": "bert"}
-    backbone = recipe.text.backbone
-    text = replace(
-        recipe.text,
-        backbone=backbone_folder[family[backbone]] if backbone in family else backbone,
-        prompt=replace(recipe.text.prompt, max_length=48),
-    )
-    teach = replace(recipe.teach, epochs=1, warmup_epochs=min(1.0, recipe.teach.warmup_epochs), batch_size=4)
-    steps = 0
-    average_weights = telme.training._AverageWeights.on_step_end
-
-    def counting(*arguments: Any, **named: Any) -> None:
-        nonlocal steps
-        steps += 1
-        average_weights(*arguments, **named)
-
-    monkeypatch.setattr(telme.training._AverageWeights, "on_step_end", counting)
-    run = train(replace(recipe, text=text, teach=teach), _preset_store(recipe, tmp_path), tmp_path / "run")
-    assert steps == 2
-    assert [record["utterances"] for record in run.results["results"]] == [8, 8]
-    weights = AutoModel.from_pretrained(run.model).state_dict()
-    assert all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
-
-
-def _preset_store(recipe: Recipe, folder: Path) -> Store:
-    """Eight utterances a split, in two conversations, with every label of the recipe."""
-    labels = (recipe.labels * 2)[:8]
-    splits = {
-        split: tuple(
-            Conversation(
-                f"{split}/dia{number}",
-                tuple(
-                    Utterance("Ann" if turn % 2 else "Bob", f"I am {label}", label=label)
-                    for turn, label in enumerate(labels[4 * number : 4 * number + 4])
-                ),
-            )
-            for number in range(2)
-        )
-        for split in ("train", "dev", "test")
-    }
-    corpus = Corpus(
-        name=recipe.name,
-        root="nowhere",
-        labels=LabelSet(recipe.name, recipe.labels),
-        splits=splits,
-        sizes={},
-        recordings={},
-        clips={},
-        repairs=(),
-    )
-    return prepare(corpus, folder / "store")
 
 
 def test_evaluation_does_not_depend_on_batches(run: Run, store: Store) -> None:

@@ -1,45 +1,27 @@
-"""The prepared store: what goes in comes out, twice the same, and nothing unfinished or damaged is ever read."""
+"""The prepared store: what went in comes out, and nothing unfinished, damaged or of another version is ever read."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable
-from dataclasses import replace
+import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+import telme.prepare
 import telme.store
-from telme.conversation import Conversation, LabelSet, Utterance
+from telme.conversation import Utterance
 from telme.corpora import Corpus, read_corpus
 from telme.errors import TelMEError
-from telme.store import MANIFEST, Store, prepare
-
-ODD_TEXT = "I\u2019m  here\u2028now \u0085 \U0001f600"
-ODD = (
-    Conversation(
-        "dev/dia7",
-        (
-            Utterance("Ann", ODD_TEXT, start=0.0, end=0.0, label="glad", id="dev/dia7_utt3"),
-            Utterance(" Bob ", "no times, no label", id="dev/dia7_utt1"),
-            Utterance("Ann", "a start alone", start=1 / 3, label="calm", id="dev/dia7_utt9"),
-            Utterance("Ann", "no id", end=1e6, label="cross"),
-        ),
-    ),
-    Conversation("dev/dia2", (Utterance("Cy", "hm", start=5.0, end=4.0e5, label="calm", id="dev/dia2_utt0"),)),
-)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def odd(corpus: Corpus) -> Corpus:
-    """A corpus of two splits, test before dev, with every kind of utterance that a corpus may hold."""
-    return replace(corpus, splits={"test": corpus.splits["test"], "dev": ODD})
+from telme.media import Source, read_clip
+from telme.packing import pack_frames, pack_waveform, unpack_frames, unpack_waveform
+from telme.prepare import prepare
+from telme.store import MANIFEST, Store
 
 
 @pytest.fixture
@@ -49,73 +31,112 @@ def own_store(corpus: Corpus, tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
+def utterances(corpus: Corpus, split: str) -> list[Utterance]:
+    """A split's utterances in the order of the store's rows."""
+    return [utterance for conversation in corpus.splits[split] for utterance in conversation]
+
+
 def test_every_utterance_comes_back(corpus: Corpus, store: Store) -> None:
     assert {split: tuple(store.conversations(split)) for split in store.splits} == corpus.splits
     assert store.labels == corpus.labels
 
 
-@pytest.mark.parametrize("rows_per_shard", [1, 3, 100_000])
-def test_gaps_missing_times_and_odd_characters_come_back(
-    odd: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_per_shard: int
-) -> None:
-    monkeypatch.setattr(telme.store, "ROWS_PER_SHARD", rows_per_shard)
-    store = prepare(odd, tmp_path / "store")
-    assert tuple(store.conversations("dev")) == ODD
-    assert tuple(store.conversations("test")) == odd.splits["test"]
-    rows = store.rows("dev").to_list()
-    assert [row["turn"] for row in rows] == [0, 1, 2, 3, 0]
-    assert {(row["split"], row["status"]) for row in rows} == {("dev", "no-media")}
+def test_every_clip_comes_back(voiced: Corpus, voiced_store: Store) -> None:
+    clips = voiced_store.clips("dev")
+    (glad, *_) = [row for row, utterance in enumerate(utterances(voiced, "dev")) if row and utterance.label == "glad"]
+    waveform, frames = clips[glad]
+    clip = read_clip(Source(file=str(Path(voiced.root, "glad.mp4"))))
+    assert waveform is not None
+    assert frames is not None
+    assert clip.waveform is not None
+    assert clip.frames is not None
+    assert np.array_equal(waveform, unpack_waveform(pack_waveform(clip.waveform)))
+    assert np.array_equal(frames, unpack_frames(pack_frames(clip.frames)))
+    assert clips[0] == (None, None)
+    assert [bool(samples) for samples in clips.samples] == clips.has_frames == [False] + [True] * (len(clips) - 1)
+    assert clips.samples[glad] == len(waveform)
+    assert len(clips) == len(utterances(voiced, "dev"))
+    with pytest.raises(IndexError):
+        clips[len(clips)]
 
 
-def test_splits_stand_in_the_corpuss_order(odd: Corpus, tmp_path: Path) -> None:
-    assert prepare(odd, tmp_path / "store").splits == ["test", "dev"]
+def test_clips_travel_to_other_processes(voiced_store: Store) -> None:
+    clips: Any = voiced_store.clips("train")
+    assert len(clips.samples) > telme.prepare.CLIPS_PER_SHARD  # more than one shard
+    pickled = pickle.dumps(clips)
+    assert len(pickled) < 10_000
+    there: Any = pickle.loads(pickled)
+    assert there.samples == clips.samples
+    assert there.waveform(70).tolist() == clips.waveform(70).tolist()
 
 
-def test_prepared_twice_the_bytes_are_the_same(odd: Corpus, tmp_path: Path) -> None:
-    stores = [prepare(odd, tmp_path / name) for name in ("one", "other")]
-    assert files(tmp_path / "one") == files(tmp_path / "other")
-    assert stores[0].fingerprint == stores[1].fingerprint
+def test_utterances_name_their_clips(voiced: Corpus, voiced_store: Store) -> None:
+    for conversation in voiced_store.conversations("test"):
+        for utterance in conversation:
+            assert utterance.media == voiced.sources[str(utterance.id)].file
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda corpus: replace(corpus, name="others"),
-        lambda corpus: replace(corpus, labels=LabelSet("mood", ("glad", "calm", "cross"))),
-        lambda corpus: replace(corpus, splits={"test": corpus.splits["test"]}),
-        lambda corpus: replace(corpus, splits={**corpus.splits, "dev": ODD[::-1]}),
-        lambda corpus: replace(corpus, splits={**corpus.splits, "dev": (ODD[0],)}),
-    ],
-)
-def test_other_content_has_another_fingerprint(odd: Corpus, tmp_path: Path, change: Callable[[Corpus], Corpus]) -> None:
-    one, other = prepare(odd, tmp_path / "one"), prepare(change(odd), tmp_path / "other")
-    assert one.fingerprint != other.fingerprint
-    assert one.name != other.name
+def test_a_text_corpus_has_clips_without_anything(store: Store) -> None:
+    clips = store.clips("dev")
+    assert not any(clips.samples)
+    assert not any(clips.has_frames)
+    assert clips[3] == (None, None)
 
 
-def test_prepared_again_the_store_is_replaced(odd: Corpus, own_store: Path, tmp_path: Path) -> None:
-    prepare(odd, own_store)
-    prepare(odd, tmp_path / "fresh")
-    assert files(own_store) == files(tmp_path / "fresh")
+def test_problems_are_listed_with_their_utterances(voiced_store: Store, store: Store) -> None:
+    firsts = [voiced_store.conversations(split)[0].utterances[0].id for split in voiced_store.splits]
+    assert voiced_store.problems() == {"missing": firsts}
+    assert {problem: len(ids) for problem, ids in store.problems().items()} == {"no-media": 144}
 
 
-@pytest.mark.parametrize("interrupted_in", ["_write_arrow", "write_json"])
-def test_an_interrupted_store_is_refused_and_can_be_prepared_again(
-    corpus: Corpus, own_store: Path, monkeypatch: pytest.MonkeyPatch, interrupted_in: str
-) -> None:
-    whole = files(own_store)
+def test_rows_are_a_dataset(voiced_store: Store) -> None:
+    row = voiced_store.rows("test")[1]
+    assert row["status"] == "ok"
+    assert row["media"] in {"calm.mp4", "glad.mp4", "cross.mp4"}
+    assert len(unpack_waveform(row["waveform"])) == voiced_store.clips("test").samples[1]
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(telme.store, interrupted_in, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(corpus, own_store)
-    with pytest.raises(TelMEError, match="no finished store here"):
-        Store(own_store)
-    prepare(corpus, own_store)
-    assert files(own_store) == whole
+def test_the_fingerprint_does_not_tell_where_the_corpus_lies(store: Store, corpus: Corpus, tmp_path: Path) -> None:
+    moved = prepare(dataclasses.replace(corpus, root="elsewhere"), tmp_path / "moved")
+    assert moved.manifest.root != store.manifest.root
+    assert moved.fingerprint == store.fingerprint
+
+
+class Encoder:
+    """Stands for a frozen model; remembers what it was asked for, and may be interrupted."""
+
+    def __init__(self, *, interrupted_at: int | None = None) -> None:
+        self.asked: list[range] = []
+        self.interrupted_at = interrupted_at
+
+    def __call__(self, rows: range) -> dict[str, NDArray[Any]]:
+        if rows.start == self.interrupted_at:
+            raise KeyboardInterrupt
+        self.asked.append(rows)
+        numbers = np.arange(rows.start, rows.stop, dtype=np.float32)
+        return {"shift": numbers, "logits": np.stack([numbers, -numbers, numbers / 3], axis=1), "odd": numbers % 2 == 1}
+
+
+def test_outputs_are_computed_once(corpus: Corpus, own_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telme.store, "ROWS_PER_CHUNK", 8)
+    store = Store(own_store)
+    rows = len(utterances(corpus, "dev"))
+    assert store.columns("teacher-1", "dev") is None
+    with pytest.raises(KeyboardInterrupt):
+        store.annotate("teacher-1", "dev", Encoder(interrupted_at=16))
+    assert store.columns("teacher-1", "dev") is None
+
+    encoder = Encoder()
+    columns = store.annotate("teacher-1", "dev", encoder)
+    assert encoder.asked == [range(16, 24), range(24, rows)]
+    expected = Encoder()(range(rows))
+    assert {name: array.dtype for name, array in columns.items()} == {n: a.dtype for n, a in expected.items()}
+    assert all(np.array_equal(columns[name], expected[name]) for name in expected)
+
+    again = Store(own_store).columns("teacher-1", "dev")
+    assert again is not None
+    assert all(np.array_equal(again[name], expected[name]) for name in expected)
+    assert store.columns("teacher-2", "dev") is store.columns("teacher-1", "test") is None
 
 
 def test_a_damaged_shard_is_named(own_store: Path) -> None:
@@ -140,11 +161,11 @@ def test_a_missing_shard_is_named(own_store: Path) -> None:
         ("{", "not a store's manifest"),
         ("[]", "not a store's manifest"),
         ("{}", "not a store's manifest"),
-        ('{"name": "an app", "version": "1.2"}', "store version '1.2', not 1"),
-        ('{"version": 0}', "store version 0, not 1; run telme prepare again"),
-        ('{"version": 2}', "store version 2, not 1; run telme prepare again"),
-        ('{"version": 1, "made_by": "me"}', "unknown key 'made_by'"),
-        ('{"version": 1}', "key 'corpus' is missing"),
+        ('{"name": "an app", "version": "1.2"}', "store version '1.2', not 2"),
+        ('{"version": 0}', "store version 0, not 2; run telme prepare again"),
+        ('{"version": 1}', "store version 1, not 2; run telme prepare again"),
+        ('{"version": 2, "made_by": "me"}', "unknown key 'made_by'"),
+        ('{"version": 2}', "key 'corpus' is missing"),
         (b"\xff\xfe", "not a store's manifest"),
     ],
 )
@@ -155,36 +176,6 @@ def test_another_manifest_is_refused(own_store: Path, manifest: str | bytes, mes
         Store(own_store)
     assert str(refused.value).startswith(str(own_store / MANIFEST))
     assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "others",
-    [
-        {"notes.txt": b"mine"},
-        {"notes.txt": b"mine", "train-00000-of-00001.arrow": b"old"},
-        {".hidden": b"mine"},
-        {"penguins.arrow": b"somebody's data"},
-        {"data/train-00000-of-00001.arrow": b"somebody's data"},
-    ],
-    ids=lambda others: "+".join(others),
-)
-def test_a_folder_with_other_things_is_not_touched(corpus: Corpus, tmp_path: Path, others: dict[str, bytes]) -> None:
-    for name, content in others.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(TelMEError, match="is not a store; name a new or empty folder"):
-        prepare(corpus, tmp_path)
-    assert files(tmp_path) == others
-
-
-def test_a_file_is_not_a_folder(corpus: Corpus, tmp_path: Path) -> None:
-    file = tmp_path / "store"
-    file.write_text("mine", encoding="utf-8")
-    with pytest.raises(TelMEError, match="is not a store"):
-        prepare(corpus, file)
-    with pytest.raises(TelMEError, match="no finished store here"):
-        Store(file)
-    assert file.read_text(encoding="utf-8") == "mine"
 
 
 def test_no_store_says_how_to_make_one(tmp_path: Path) -> None:
@@ -200,7 +191,7 @@ def test_an_unknown_split_lists_the_splits(store: Store) -> None:
 
 def test_the_manifest_tells_what_the_store_holds(store: Store, corpus: Corpus) -> None:
     manifest = json.loads((store.path / MANIFEST).read_bytes())
-    assert (manifest["corpus"], manifest["label_set"], manifest["version"]) == ("moods", "mood", 1)
+    assert (manifest["corpus"], manifest["label_set"], manifest["version"]) == ("moods", "mood", 2)
     assert manifest["labels"] == list(corpus.labels)
     assert {shard["split"]: shard["rows"] for shard in manifest["shards"]} == {
         split: sum(map(len, conversations)) for split, conversations in corpus.splits.items()

@@ -19,6 +19,7 @@ from telme.media import Problem, Recordings, Source
 from telme.packing import pack_frames, pack_waveform
 
 SECONDS_PER_CLIP = 300.0  # without an answer for so long, a process is taken to hang
+CLIPS_PER_PROCESS = 512  # then a fresh one goes on: what FFmpeg frees leaves holes in the heap (docs/benchmarks.md)
 TRIES = 2  # the first death may have other causes than the clip, such as memory
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -83,7 +84,10 @@ class _Worker:
     def begin(self, job: Job) -> None:
         """Gives it the next job."""
         self.job, self.left, self._deaths = job, deque(job.sources), 0
-        if self._is_up:
+        if self._decoded >= CLIPS_PER_PROCESS:
+            self.end()
+            self._start()
+        elif self._is_up:
             self._give()
 
     def take(self) -> Packed | None:
@@ -103,6 +107,7 @@ class _Worker:
             return None
         self.left.popleft()
         self._deaths = 0
+        self._decoded += 1
         return packed
 
     def end_if_it_hangs(self) -> None:
@@ -121,7 +126,7 @@ class _Worker:
         self._process = _SPAWN.Process(target=_work, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        self._heard, self._is_up = time.monotonic(), False
+        self._heard, self._is_up, self._decoded = time.monotonic(), False, 0
 
     def _give(self) -> None:
         with suppress(BrokenPipeError):  # if it died, `take` finds out

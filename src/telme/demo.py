@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +33,7 @@ from telme.run import Run
 from telme.store import Store
 from telme.transcripts import predictions_table, predictions_to_json, read, to_json
 
-DIALOGUES = 36
+DIALOGUES = 48
 PLANTED = "planted.json"  # of a made-up corpus, what was planted in it
 
 MADE_UP = (
@@ -46,28 +47,29 @@ NO_VERDICT = (
 HELD_OUT = "A dialogue of the test split, which is neither trained on nor selected on, read from its own media files."
 
 
-def demo(out: str | Path, *, recipe: Recipe | None = None, dialogues: int = DIALOGUES) -> Iterator[RenderableType]:
+def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[RenderableType]:
     """Yields what there is to tell of each step, for the terminal; the last one writes `report.html`.
 
     Args:
         out: Folder that ends with `corpus`, `store`, `ablation` (its runs), `model`, `conversation.json`,
             `predictions.json`, `results.json` and `report.html`.
         recipe: Of the model and of the last row of the ablation; `tiny` by default.
-        dialogues: How many the corpus has.
 
     Raises:
         TelMEError: The folder holds something else.
     """
     out, recipe = Path(out), recipe or tiny()
+    torch.set_num_threads(1)  # the models are so small that threads would only wait for each other
     chapters: dict[str, Sequence[Content]] = {}
 
-    corpus = _made_up(out / "corpus", dialogues)
+    corpus = _made_up(out / "corpus")
     findings = _findings(corpus, out / "findings.json")
     chapters["Checking the corpus"] = (MADE_UP, _comparison(findings, corpus), findings_table(findings))
     yield from _told(chapters)
 
     store = prepare(corpus, out / "store")
-    chapters["Preparing the store"] = (_splits_table(store), problems_table(store.problems()))
+    problems = store.problems()
+    chapters["Preparing the store"] = (_splits_table(store), *([problems_table(problems)] if problems else []))
     yield from _told(chapters)
 
     yield Text("\nTraining: teacher, students and fusion, in four variants", style="bold")
@@ -112,9 +114,9 @@ def _told(chapters: dict[str, Sequence[Content]]) -> Iterator[RenderableType]:
     yield from (content for content in contents if not isinstance(content, Readings))
 
 
-def _made_up(root: Path, dialogues: int) -> Corpus:
+def _made_up(root: Path) -> Corpus:
     if not (root / PLANTED).is_file():
-        write_synthetic(root, dialogues=dialogues, defects=True)
+        write_synthetic(root, dialogues=DIALOGUES, defects=True)
     return read_corpus("meld", root)
 
 
@@ -131,7 +133,7 @@ def _comparison(findings: Sequence[Finding], corpus: Corpus) -> str:
     missed = Counter(planted) - Counter((finding.check, finding.utterance) for finding in findings)
     return (
         f"{len(findings):,} findings of {len({finding.check for finding in findings})} kinds; of {len(planted):,} "
-        f"defects that were planted {missed.total():,} went unnoticed."
+        f"planted defects, {missed.total() or 'none'} {'were' if missed.total() > 1 else 'was'} missed."
     )
 
 

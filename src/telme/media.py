@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -36,7 +38,7 @@ SHORTEST_SAMPLES = int(SHORTEST_SECONDS * SAMPLE_RATE)
 LEAD_IN_SECONDS = 0.5  # decoded before a span and dropped: codecs and resampler have settled by then
 LEAD_OUT_SECONDS = 0.02  # decoded after it, for the resampler's filter
 KEY_FRAME_SECONDS = 10.0  # key frames are seldom further apart, so over a shorter way seeking saves nothing for sure
-TOLERANCE_SECONDS = 0.5  # headers and last packets disagree by less than this in sound files
+TOLERANCE_SECONDS = 0.5  # in healthy files, header and last packet disagree by less
 GAP_SECONDS = 0.1  # sound is contiguous unless its time stamps jump by more; containers round them to milliseconds
 MOST_PIXELS = 8192 * 4320  # decoders refuse larger pictures, which only damaged headers have
 LEAST_HERTZ, MOST_HERTZ = 1_000, 768_000  # sampling rates of sound; others are damage
@@ -164,6 +166,8 @@ class Recording:
     Times are seconds from the file's beginning, that is from the earliest time stamp of its streams: where the sound
     begins later than the picture the waveform begins with silence, where the picture begins later its first frame
     stands for the time before. A frame is on screen from its own time stamp to the next one's, whatever the frame rate.
+    A span holds the samples and frames of the whole, but for the noise that AAC leaves to the decoder: that is drawn in
+    sequence, so a file opened anew and asked for the same spans in the same order gives the same bytes.
 
     Args:
         file: Any container and codecs that FFmpeg knows. A file that is missing or no media is no error: its clips
@@ -175,14 +179,12 @@ class Recording:
         self._sound: _Sound | None = None
         self._picture: _Picture | None = None
         self._header_seconds = -math.inf  # what the header promises, if it does
-        try:
+        with suppress(*DAMAGE):
             with _open(self.file) as container:
                 self._header_seconds = _in_seconds(container.duration, MICROSECOND) or -math.inf
                 has_sound, has_picture = _audio(container) is not None, _video(container) is not None
             self._sound = _Sound(self.file) if has_sound else None
             self._picture = _Picture(self.file) if has_picture else None
-        except DAMAGE:
-            self.close()
 
     def clip(self, start: float | None = None, end: float | None = None, *, half: Half | None = None) -> Clip:
         """The clip from `start` to `end` in seconds; of the whole file without them.
@@ -312,7 +314,7 @@ def probe(file: str | Path) -> Probe:
             return Probe(
                 readable=audio is not None or video is not None,
                 bytes=size,
-                seconds=_in_seconds(container.duration, MICROSECOND),
+                seconds=_in_seconds(container.duration, MICROSECOND) or None,
                 width=video.width if video else None,
                 height=video.height if video else None,
                 frame_rate=float(video.average_rate) if video and video.average_rate else None,
@@ -344,6 +346,8 @@ class _Track(ABC, Generic[Frame]):
         now: The frame at the position; none before the first.
         next: The frame after it; none after the last.
         damaged: Whether anything did not decode since this was last set to false.
+        stamps: Of all packets in the order of time, once the end is measured.
+        wanted: Stamps of the frames that must be decoded even if no other refers to them; empty: all.
         header_end: Where the header says that the stream ends; -infinity where it does not say.
     """
 
@@ -353,6 +357,8 @@ class _Track(ABC, Generic[Frame]):
         self.damaged = False
         self._file = file
         self._first = self._first_end = 0.0
+        self.stamps: list[int] = []
+        self.wanted: set[int] = set()
         self._reopen()
         if self.next is not None:
             self._first, self._first_end = self.next.start, self.next.end
@@ -362,13 +368,15 @@ class _Track(ABC, Generic[Frame]):
     @cached_property
     def measured_end(self) -> float:
         """Where the last packet ends, found in a reading of its own; nothing is decoded."""
-        ends = [0.0]
+        end = 0.0
         with _open(self._file) as container:
             for packet in self._packets(container, self._choose(container)):
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if stamp is not None and not packet.is_discard:
-                    ends.append(self._time(stamp + (packet.duration or 0)))
-        return max(ends)
+                    self.stamps.append(stamp)
+                    end = max(end, self._time(stamp + (packet.duration or 0)))
+        self.stamps.sort()
+        return end
 
     @property
     def is_void(self) -> bool:
@@ -398,6 +406,10 @@ class _Track(ABC, Generic[Frame]):
     def close(self) -> None:
         """Closes the file."""
         self._container.close()
+
+    @abstractmethod
+    def _open(self, file: Path) -> InputContainer:
+        """The file, opened for decoding."""
 
     @abstractmethod
     def _choose(self, container: InputContainer) -> AudioStream | VideoStream:
@@ -434,7 +446,7 @@ class _Track(ABC, Generic[Frame]):
         self._reopen()
 
     def _reopen(self) -> None:
-        self._container = _open(self._file, for_pictures=isinstance(self, _Picture))
+        self._container = self._open(self._file)
         self._stream = self._choose(self._container)
         self._unit = cast(Fraction, self._stream.time_base)
         self._origin = _in_seconds(self._container.start_time, MICROSECOND)
@@ -451,15 +463,16 @@ class _Track(ABC, Generic[Frame]):
         """The frames from where the file stands, in the order of presentation; what does not decode is left out."""
         end = self._first
         for packet in self._packets(self._container, self._stream):
+            needed = not self.wanted or packet.pts is None or packet.pts in self.wanted
+            self._stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
             try:
                 frames = packet.decode()
             except DAMAGE:
                 self.damaged = True
                 continue
             for frame in cast(list[Frame], frames):
-                length = _length(frame)
-                start = end if frame.pts is None else self._exact(self._time(frame.pts), length)
-                end = start + length
+                start = end if frame.pts is None else self._time(frame.pts)
+                end = start + _length(frame)
                 yield _Timed(start, end, frame)
 
     def _packets(self, container: InputContainer, stream: AudioStream | VideoStream) -> Iterator[Packet[Stream]]:
@@ -474,13 +487,6 @@ class _Track(ABC, Generic[Frame]):
                 return
             self.damaged |= packet.is_corrupt
             yield packet
-
-    def _exact(self, time: float, length: float) -> float:
-        """A frame's time without the rounding of its container, where all frames are of one length."""
-        if not length:
-            return time
-        exact = self._first_end + round((time - self._first_end) / length) * length
-        return exact if abs(exact - time) <= self._unit else time
 
     def _time(self, stamp: int) -> float:
         return float(stamp * self._unit) - self._origin
@@ -500,7 +506,7 @@ class _Sound(_Track[AudioFrame]):
         first = round(start * SAMPLE_RATE)
         waveform = np.zeros(max(round(end * SAMPLE_RATE) - first, 1), np.float32)
         length = 0
-        for run in _runs(self._between(start - LEAD_IN_SECONDS, end + LEAD_OUT_SECONDS)):
+        for run in self._runs(start - LEAD_IN_SECONDS, end + LEAD_OUT_SECONDS):
             place, samples = run.resampled()
             place -= first
             until = min(place + len(samples), len(waveform))
@@ -509,10 +515,29 @@ class _Sound(_Track[AudioFrame]):
                 length = max(length, until)
         return waveform[:length] if length else None
 
+    def _open(self, file: Path) -> InputContainer:
+        return _open(file)
+
     def _choose(self, container: InputContainer) -> AudioStream:
         stream = _audio(container)
         assert stream is not None
         return stream
+
+    def _runs(self, start: float, end: float) -> Iterator[_Run]:
+        run: _Run | None = None
+        for timed in self._between(start, end):
+            frame = timed.frame
+            form = frame.format.name, frame.layout.name, frame.sample_rate
+            is_before_all = timed.start + timed.end < 2 * self._first  # with what a decoder starts, unheard
+            if is_before_all or not LEAST_HERTZ <= frame.sample_rate <= MOST_HERTZ:
+                continue
+            if run is None or run.form != form or abs(timed.start - run.end) > GAP_SECONDS:
+                if run is not None:
+                    yield run
+                run = _Run(self._exact(timed), form)
+            run.add(frame)
+        if run is not None:
+            yield run
 
     def _between(self, start: float, end: float) -> Iterator[_Timed[AudioFrame]]:
         self.move(start)
@@ -523,6 +548,12 @@ class _Sound(_Track[AudioFrame]):
             if self.next is None:
                 return
             self.step()
+
+    def _exact(self, timed: _Timed[AudioFrame]) -> float:
+        """When a frame begins, without the rounding of its container, where all frames are of one length."""
+        length = timed.end - timed.start
+        exact = self._first_end + round((timed.start - self._first_end) / length) * length
+        return exact if abs(exact - timed.start) <= self._unit else timed.start
 
 
 class _Run:
@@ -555,22 +586,6 @@ class _Run:
         return (first - len(silence)) * SAMPLE_RATE // rate, np.clip(np.nan_to_num(samples), -1.0, 1.0)
 
 
-def _runs(frames: Iterable[_Timed[AudioFrame]]) -> Iterator[_Run]:
-    run: _Run | None = None
-    for timed in frames:
-        frame = timed.frame
-        form = frame.format.name, frame.layout.name, frame.sample_rate
-        if not LEAST_HERTZ <= frame.sample_rate <= MOST_HERTZ:
-            continue
-        if run is None or run.form != form or abs(timed.start - run.end) > GAP_SECONDS:
-            if run is not None:
-                yield run
-            run = _Run(timed.start, form)
-        run.add(frame)
-    if run is not None:
-        yield run
-
-
 class _Picture(_Track[VideoFrame]):
     """The moving picture of a file."""
 
@@ -582,8 +597,13 @@ class _Picture(_Track[VideoFrame]):
         """Time stamps and (224, 224, 3) RGB of the eight frames on screen; empty where there is nothing to see."""
         frames: list[tuple[float, NDArray[np.uint8]]] = []
         shown: _Timed[VideoFrame] | None = None
-        for part in range(FRAMES):
-            self.move(start + (part + 0.5) * (end - start) / FRAMES)
+        times = [start + (part + 0.5) * (end - start) / FRAMES for part in range(FRAMES)]
+        has_skipped = bool(self.wanted)
+        self.wanted = {self._stamp_on_screen(time) for time in times} if self.stamps else set()
+        if has_skipped:  # what was not wanted then may be now
+            self._seek(times[0])
+        for time in times:
+            self.move(time)
             frame = self.now or self.next
             if frame is None:
                 return []
@@ -592,10 +612,20 @@ class _Picture(_Track[VideoFrame]):
             shown = frame
         return frames
 
+    def _open(self, file: Path) -> InputContainer:
+        container = _open(file)
+        if "mp4" in container.format.name:  # its index tells how far pictures are out of order
+            return container
+        container.close()
+        return _open(file, look=True)
+
     def _choose(self, container: InputContainer) -> VideoStream:
         stream = _video(container)
         assert stream is not None
         return stream
+
+    def _stamp_on_screen(self, time: float) -> int:
+        return self.stamps[max(bisect_right(self.stamps, time, key=self._time) - 1, 0)]
 
     def _pixels(self, frame: VideoFrame, half: Half | None) -> NDArray[np.uint8]:
         """(224, 224, 3) RGB: upright, the speaker's half, the shortest edge scaled to 224, the centre."""
@@ -619,11 +649,9 @@ class _Picture(_Track[VideoFrame]):
         return np.ascontiguousarray(pixels[top : top + FRAME_SIZE, left : left + FRAME_SIZE])
 
 
-def _open(file: Path, *, for_pictures: bool = False) -> InputContainer:
-    """The file, opened; without looking at pictures, which costs more than all else, unless they will be decoded."""
-    options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
-    if not for_pictures:
-        options["skip_frame"] = "all"
+def _open(file: Path, *, look: bool = False) -> InputContainer:
+    """The file, opened; unless told to, without a look at its pictures, which costs a tenth of decoding a clip."""
+    options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS), "skip_frame": "default" if look else "all"}
     # With "file:" before it, a name with a colon is no network address.
     container = av.open(f"file:{file}", options=options, metadata_errors="replace")
     if container.format.name == "tty":

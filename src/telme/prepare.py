@@ -7,8 +7,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,7 +69,7 @@ def prepare(corpus: Corpus, out: str | Path, *, workers: int | None = None) -> S
         workers: Processes that decode; as many as there are processors without it. Without media there are none.
 
     Raises:
-        TelMEError: `out` is a folder with other things in it.
+        TelMEError: `out` is a folder with other things in it, or another process is preparing a store there.
     """
     folder = Path(out)
     if store := find_prepared(corpus, folder):
@@ -76,20 +77,21 @@ def prepare(corpus: Corpus, out: str | Path, *, workers: int | None = None) -> S
     if folder.exists() and (not folder.is_dir() or not _is_ours(folder)):
         raise TelMEError(f"{out}: exists and is not a store; name a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _begin(folder, _plan(corpus))
-    shards = _shards(corpus, folder)
-    for shard in shards:
-        if not shard.has_media and not shard.file.exists():
-            shard.write([shard.row(position) for position in range(len(shard.utterances))])
-    _decode([shard for shard in shards if shard.has_media], workers=workers)
-    write_json(folder / MANIFEST, asdict(_manifest(corpus, shards)))
+    with _alone(folder):
+        _begin(folder, _plan(corpus))
+        shards = _shards(corpus, folder)
+        for shard in shards:
+            if not shard.has_media and not shard.file.exists():
+                shard.write([shard.row(position) for position in range(len(shard.utterances))])
+        _decode([shard for shard in shards if shard.has_media], workers=workers)
+        write_json(folder / MANIFEST, asdict(_manifest(corpus, shards)))
     return Store(folder)
 
 
 def find_prepared(corpus: Corpus, out: str | Path) -> Store | None:
     """The store in the folder if it is the corpus's, finished and whole, so that nothing is left to do."""
     folder = Path(out)
-    if _planned(folder) != _plan(corpus):
+    if not (folder / MANIFEST).is_file() or _planned(folder) != _plan(corpus):
         return None
     try:
         store = Store(folder)
@@ -266,6 +268,28 @@ def _planned(folder: Path) -> str | None:
     with suppress(OSError):
         return (folder / PLAN).read_text(encoding="utf-8")
     return None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second process from writing there; the lock ends with this one, however it ends."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TelMEError(
+                    f"{folder}: another process is preparing a store here; wait for it or end it"
+                ) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def _begin(folder: Path, plan: str) -> None:

@@ -15,6 +15,7 @@ from rich.progress import track as rich_track
 T = TypeVar("T")
 
 SECONDS_PER_LINE = 60.0  # away from a terminal
+SECONDS_PER_EPOCH = 10.0  # between the lines of epochs: of quick ones only some are told, and the last
 
 
 def track(items: Sequence[T], *, title: str | None) -> Iterable[T]:
@@ -53,13 +54,14 @@ def waiting(title: str) -> Iterator[None]:
 
 
 class StageProgress:
-    """The progress of one training stage: steps, time left, and a line for each epoch with its dev score."""
+    """The progress of one training stage: steps, time left, and a line now and then with an epoch's dev score."""
 
     def __init__(self, title: str, *, steps: int, epochs: int, silent: bool = False) -> None:
         self._console = Console(stderr=True, quiet=silent)
         self._bar = _bar(self._console, "steps")
         self._task = self._bar.add_task(title, total=steps)
         self._title, self._epochs = title, epochs
+        self._printed = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -75,11 +77,15 @@ class StageProgress:
         self._bar.update(self._task, completed=step)
 
     def epoch_ended(self, epoch: int, dev: Mapping[str, float], *, best_before: float | None) -> None:
-        """Prints the epoch's dev score and whether it is the best so far."""
-        score = dev["dev_weighted_f1"]
-        mark = " (best so far)" if best_before is None or score > best_before else ""
+        """Prints the epoch's dev score and the best so far, unless a line was printed just before."""
+        now, score = time.monotonic(), dev["dev_weighted_f1"]
+        if epoch < self._epochs and now - self._printed < SECONDS_PER_EPOCH:
+            return
+        self._printed = now
+        best = score if best_before is None else max(score, best_before)
         self._console.print(
-            f"{self._title}: epoch {epoch} of {self._epochs}, dev weighted F1 {100 * score:.2f}{mark}", highlight=False
+            f"{self._title}: epoch {epoch} of {self._epochs}, dev weighted F1 {100 * score:.2f}, best {100 * best:.2f}",
+            highlight=False,
         )
 
 

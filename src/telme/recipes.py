@@ -355,9 +355,9 @@ def tiny() -> Recipe:
         text=TextRecipe(backbone=SCRATCH, prompt=PromptSettings(max_length=64)),
         audio=AudioRecipe(backbone=SCRATCH, overrides=SHORT_MASKS),
         visual=VisualRecipe(backbone=SCRATCH),
-        teach=Fitting(epochs=15, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
-        distil=Fitting(epochs=12, batch_size=8, learning_rate=1e-3, max_grad_norm=1.0),
-        fuse=Fitting(epochs=20, batch_size=16, learning_rate=1e-3, max_grad_norm=1.0),
+        teach=Fitting(epochs=12, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
+        distil=Fitting(epochs=7, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
+        fuse=Fitting(epochs=8, batch_size=16, learning_rate=1e-3, max_grad_norm=1.0),
         fusion=FusionSettings(heads=4),
         modality_dropout=0.1,
     )

@@ -64,7 +64,9 @@ tfoot tr:first-child > * { border-top: 2px solid var(--grey); font-weight: 600 }
 .confusion thead th { text-align: center }
 .told th, .told td { text-align: left; vertical-align: top }
 .told .right { text-align: right; white-space: nowrap }
-.bar { display: block; min-width: 6.5rem; padding: 0 .35rem; border-radius: .2rem;
+.told td:first-child { white-space: nowrap }
+.wide + .wide { margin-top: 1.25rem }
+.bar { display: block; min-width: 5rem; padding: 0 .35rem; border-radius: .2rem;
   background: linear-gradient(to right, rgb(var(--tint) / .35) calc(100% * var(--share)), transparent 0) }
 .bar.blue { --tint: 0 114 178 }
 .bar.orange { --tint: 213 94 0 }
@@ -99,15 +101,16 @@ def results_table(results: Record) -> Table:
 def ablation_table(rows: Sequence[Record]) -> Table:
     """Table 3 on one split, in percent: weighted F1 of each variant, as `telme.experiments.Row.to_dict` gives it."""
     seeds = list(rows[0]["weighted_f1_by_seed"])
+    several = len(seeds) > 1
     table = Table(
         title=Text(f"{rows[0]['split']}: {rows[0]['utterances']:,} utterances"),
-        caption=Text(f"selected on {rows[0]['selected_on']}, seed {', '.join(seeds)}"),
+        caption=Text(f"selected on {rows[0]['selected_on']}, seed{'s' if several else ''} {', '.join(seeds)}"),
     )
-    table.add_column("fusion and distillation")
+    table.add_column("variant")
     table.add_column("weighted F1", justify="right")
-    table.add_column(f"95 % interval, seed {seeds[0]}" if len(seeds) > 1 else "95 % interval", justify="right")
+    table.add_column(f"95 %, seed {seeds[0]}" if several else "95 %", justify="right")
     for row in rows:
-        spread = "" if row["weighted_f1_spread"] is None else f" ± {_percent(row['weighted_f1_spread'])}"
+        spread = f" ± {_percent(row['weighted_f1_spread'])}" if several else ""
         table.add_row(row["variant"], _percent(row["weighted_f1"]) + spread, _interval(row))
     return table
 
@@ -232,7 +235,7 @@ def _readings(readings: Readings) -> str:
 
 
 def _conversation(predictions: Sequence[Prediction], theta: float) -> str:
-    head = ("speaker", "utterance", "annotated", "emotion", "probability", "from text alone", "read from", "shift")
+    head = ("speaker", "utterance", "annotated", "emotion", "probability", "text alone", "read from", "shift")
     rows = []
     for prediction in predictions:
         alone = max(prediction.text_only, key=prediction.text_only.__getitem__, default="")
