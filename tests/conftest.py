@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -23,6 +22,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+import telme.stages
 from telme.conversation import Conversation, LabelSet, Utterance
 from telme.corpora.corpus import Corpus
 from telme.fusion import FusionSettings
@@ -182,6 +182,12 @@ def media_recipe() -> Recipe:
 def media_run(media_recipe: Recipe, media_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run over all modalities."""
     return train(media_recipe, media_store, tmp_path_factory.mktemp("runs") / "media")
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures take longer than the stages of a test; other tests look at them."""
+    monkeypatch.setattr(telme.stages, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ ORDER = (
     "transcripts",
     "media",
     "packing",
+    "sources",
     "decoding",
     "corpora",
     "doctor",

@@ -28,6 +28,8 @@ from telme.run import Run
 from telme.stages import train
 from telme.store import Store
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SUBSETS = ["text", "audio", "visual", "text+audio", "text+visual", "audio+visual", "text+audio+visual"]
 ONE_EPOCH = Fitting(epochs=1, batch_size=16, learning_rate=1e-3, warmup_epochs=0)
 
@@ -42,12 +44,6 @@ def quick(media_recipe: Recipe) -> Recipe:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stages of this file's runs make, for all of them."""
     return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than these stages, and are looked at elsewhere."""
-    monkeypatch.setattr(telme.stages, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture

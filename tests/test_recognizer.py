@@ -22,8 +22,9 @@ from telme.errors import TelMEError
 from telme.media import Clip, Recordings, Source
 from telme.model import TelMEModel
 from telme.prediction import Prediction
-from telme.recognizer import BUNDLED, Recognizer, find_model, sources_of
+from telme.recognizer import BUNDLED, Recognizer, find_model
 from telme.run import Run
+from telme.sources import sources_of
 
 # Rounding in float32 differs with the shape of a batch, by far less than this.
 TOLERANCE = 1e-5
@@ -290,7 +291,7 @@ class TestMedia:
 
 class TestSources:
     def of(self, *turns: Utterance, media: str | None = None) -> list[Source | None]:
-        return sources_of(Conversation("some", turns, media=media))
+        return sources_of([Conversation("some", turns, media=media)])
 
     def test_clips_are_read_whole(self) -> None:
         turns = (Utterance("Ann", "a", media="a.mp4", start=60, end=62), Utterance("Bob", "b", media="b.mp4"))

@@ -149,6 +149,33 @@ def test_page_holds_the_numbers(page: str, record: dict[str, Any]) -> None:
     assert {"Results on test", "Results on dev", "teach.epochs", "4", "1, 2", "null", "61.23", "0.7500"} <= set(text)
 
 
+def test_page_shows_each_stage_and_what_each_modality_is_worth(record: dict[str, Any], tmp_path: Path) -> None:
+    record["subsets"] = {
+        name: {"utterances": 50 - number, "weighted_f1": 0.1 * number, "weighted_f1_interval": [0.0, 0.9]}
+        for number, name in enumerate(("text", "audio", "text+audio"), start=1)
+    }
+    write_report(
+        tmp_path / "report.html",
+        title="Run",
+        recipe={},
+        environment={},
+        histories={"text teacher": HISTORY, "audio student": HISTORY[:1], "fusion": HISTORY},
+        results=[record],
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = outline(page).text
+    assert re.findall(r"<h2>Training: (.*?)</h2>", page) == ["text teacher", "audio student", "fusion"]
+    assert [text.count(part) for part in ("text + audio", "30.00", "0.00 to 90.00", "47")] == [1, 1, 3, 1]
+    printed = io.StringIO()
+    Console(width=100, file=printed).print(results_table(record))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.getvalue().splitlines()]
+    assert ["text + audio", "30.00", "47"] in lines
+
+
+def test_one_modality_has_no_subsets_worth_a_table(page: str) -> None:
+    assert "read from" not in page
+
+
 def test_page_says_which_split_the_weights_were_selected_on(page: str) -> None:
     assert "selected on dev" in page
     tiles = re.findall(r"weighted F1 on (\w+)<strong>.*?</div>", page)

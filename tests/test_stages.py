@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RESULT_KEYS
+from conftest import LABELS, RESULT_KEYS
 from transformers import AutoModel
 
 import telme.stages
 import telme.training
-from telme.conversation import Conversation, LabelSet
+from telme.conversation import Conversation
 from telme.corpora import Corpus
 from telme.errors import TelMEError
 from telme.evaluation import evaluate
@@ -138,7 +138,7 @@ def test_the_saved_model_gives_the_results(run: Run, store: Store) -> None:
 def test_the_saved_model_is_an_ordinary_hugging_face_model(run: Run, recipe: Recipe) -> None:
     model = AutoModel.from_pretrained(run.model)
     assert isinstance(model, TelMEModel)
-    assert model.config.labels == LabelSet("mood", recipe.labels)
+    assert model.config.labels == LABELS
     assert model.config.prompt_settings == recipe.text.prompt
     assert (model.config.seed, model.config.selected_on) == (3, "dev")
     assert model.config.temperatures is not None

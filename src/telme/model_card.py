@@ -224,13 +224,16 @@ def _scores(results: Sequence[Record]) -> str:
 
 
 def _subsets(results: Sequence[Record]) -> str:
-    """Weighted F1 from each subset of the modalities, over the utterances that have one of them."""
+    """Weighted F1 from each subset of the modalities, over the utterances that have one of them, if any has."""
     rows = [
         [
             _plain(subset.replace("+", " + ")),
-            *(_percent(record["subsets"][subset]["weighted_f1"]) for record in results),
+            *(
+                _percent(record["subsets"][subset]["weighted_f1"]) if subset in record["subsets"] else ""
+                for record in results
+            ),
         ]
-        for subset in results[0]["subsets"]
+        for subset in max((record["subsets"] for record in results), key=len)
     ]
     head = ["weighted F1 from", *(_plain(record["split"]) for record in results)]
     return "\n".join(["With some of the modalities alone:\n", *_markdown_table(head, rows), ""])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self, overload
@@ -23,6 +22,7 @@ from telme.packing import repacked
 from telme.prediction import Prediction
 from telme.progress import track
 from telme.prompt import Context, Prompt, Prompter
+from telme.sources import sources_of
 
 BUNDLED = Path(__file__).parent / "models"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -181,7 +181,7 @@ class Recognizer:
 
     def _write_all(self, conversation: Conversation) -> list[Written]:
         context = self.prompter.context()
-        sources = sources_of(conversation)
+        sources = sources_of([conversation])
         return [self.write(turn, context, source) for turn, source in zip(conversation, sources, strict=True)]
 
     def _encode(
@@ -234,7 +234,7 @@ class Session:
         Raises:
             TelMEError: As for `Recognizer`.
         """
-        source = sources_of(Conversation("live", (utterance,)))[0]
+        source = sources_of([Conversation("live", (utterance,))])[0]
         written = self._recognizer.write(utterance, self._context, source)
         read = self._recognizer.read([written])
         if self._remembers:
@@ -242,27 +242,6 @@ class Session:
             self._past = read = read if self._past is None else _joined(self._past, read)
         turns = self._written if self._remembers else [written]
         return self._recognizer.predict(turns, read, torch.zeros(len(turns), dtype=torch.int64))[-1]
-
-
-def sources_of(conversation: Conversation) -> list[Source | None]:
-    """Where each utterance's voice and face are; none for one without media, or without times in a shared recording.
-
-    An utterance's own `media` is a clip of it alone and read whole; but if several utterances name the same file, it is
-    a recording, and their times are seconds within it, as they are within the conversation's `media`.
-    """
-    uses = Counter(utterance.media for utterance in conversation)
-    sources: list[Source | None] = []
-    for utterance in conversation:
-        file = utterance.media or conversation.media
-        whole = len(conversation) == 1 if utterance.media is None else uses[utterance.media] == 1
-        timed = utterance.start is not None and utterance.end is not None
-        if file is None or not (whole or timed):
-            sources.append(None)
-        elif whole and (utterance.media is not None or not timed):
-            sources.append(Source(file=file))
-        else:
-            sources.append(Source(file=file, start=utterance.start, end=utterance.end))
-    return sources
 
 
 def find_model(name: str | Path) -> str:

@@ -17,8 +17,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -29,6 +28,7 @@ from telme.corpora.corpus import Corpus
 from telme.errors import TelMEError
 from telme.findings import Finding
 from telme.media import Source
+from telme.sources import sources_of
 from telme.strict import parse_json
 from telme.transcripts.encoding import decode_utf8
 
@@ -47,7 +47,7 @@ def read_manifest(root: str | Path) -> Corpus:
     splits: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
     for split, conversation in _conversations(path, labels, entries):
         splits[split].append(conversation)
-    places = list(_places(path.parent, chain.from_iterable(splits.values())))
+    places = list(_places(path.parent, [*chain.from_iterable(splits.values())]))
     sources = {place.key: place.source for place in places if place.source}
     return Corpus(
         name="manifest",
@@ -163,20 +163,17 @@ class _Place(NamedTuple):
     """None where there is no file, or no telling where in it."""
 
 
-def _places(folder: Path, conversations: Iterable[Conversation]) -> Iterator[_Place]:
-    turns = [(conversation, utterance) for conversation in conversations for utterance in conversation]
-    uses = Counter(utterance.media for _, utterance in turns)
-    for conversation, utterance in turns:
-        is_clip = utterance.media is not None and uses[utterance.media] == 1
+def _places(folder: Path, conversations: Sequence[Conversation]) -> Iterator[_Place]:
+    turns = ((conversation, utterance) for conversation in conversations for utterance in conversation)
+    for (conversation, utterance), source in zip(turns, sources_of(conversations), strict=True):
         file = utterance.media or conversation.media
-        recording = (conversation.media if is_clip else file) or conversation.id
-        timed = utterance.start is not None and utterance.end is not None
-        source = None
-        if file and (is_clip or (len(conversation) == 1 and not timed)):
-            source = Source(file=str(folder / file))
-        elif file and timed:
-            source = Source(file=str(folder / file), start=utterance.start, end=utterance.end)
-        yield _Place(str(utterance.id), recording, file, source)
+        is_clip = source is not None and source.start is None and utterance.media is not None
+        yield _Place(
+            str(utterance.id),
+            recording=(conversation.media if is_clip else file) or conversation.id,
+            file=file,
+            source=None if source is None else replace(source, file=str(folder / source.file)),
+        )
 
 
 def _untimed_turn(place: _Place) -> Finding:
