@@ -229,7 +229,7 @@ def _scratch_config(tokenizer: PreTrainedTokenizerBase, prompt: PromptSettings) 
 
 
 def _scratch_voice() -> Data2VecAudioConfig:
-    """A data2vec-audio of 0.2 M parameters, with 25 frames a second: half of what the real ones have, at half the cost."""
+    """A data2vec-audio of 0.2 M parameters, with 25 frames a second, half of what the real ones have."""
     return Data2VecAudioConfig(
         hidden_size=64,
         num_hidden_layers=2,

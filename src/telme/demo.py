@@ -37,8 +37,8 @@ DIALOGUES = 48
 PLANTED = "planted.json"  # of a made-up corpus, what was planted in it
 
 MADE_UP = (
-    "Made up: sentences of a phrasebook, synthetic voices, drawn faces, and the defects that MELD is known for. Scores "
-    "on it show that the parts work together; they say nothing about people."
+    "The corpus is made up: sentences of a phrasebook, synthetic voices, drawn faces, and the defects that MELD is known "
+    "for. Scores on it show that the parts work together; they say nothing about people."
 )
 NO_VERDICT = (
     "Rows as in the paper's Table 3. On one small split, rows whose intervals overlap are not told apart, and they may "
@@ -62,9 +62,10 @@ def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[Renderabl
     torch.set_num_threads(1)  # the models are so small that threads would only wait for each other
     chapters: dict[str, Sequence[Content]] = {}
 
+    yield MADE_UP
     corpus = _made_up(out / "corpus")
     findings = _findings(corpus, out / "findings.json")
-    chapters["Checking the corpus"] = (MADE_UP, _comparison(findings, corpus), findings_table(findings))
+    chapters["Checking the corpus"] = (_comparison(findings, corpus), findings_table(findings))
     yield from _told(chapters)
 
     store = prepare(corpus, out / "store")
@@ -99,6 +100,7 @@ def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[Renderabl
         environment=run.environment,
         histories={name: fitted["history"] for name, fitted in run.results["stages"].items()},
         results=[record for record in run.results["results"] if record["split"] == "test"],
+        notes=[MADE_UP],
         chapters={
             "A conversation that it has not seen": (HELD_OUT, Readings(results, recipe.fusion.theta)),
             **dict(reversed(chapters.items())),

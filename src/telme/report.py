@@ -221,7 +221,7 @@ def _of_terminal(table: Table) -> str:
         + "</tr>\n"
         for cells in zip(*(column.cells for column in table.columns), strict=True)
     )
-    said = ". ".join(str(text) for text in (table.title, table.caption) if text)
+    said = "; ".join(str(text) for text in (table.title, table.caption) if text)
     caption = f"<caption>{escape(said)}</caption>\n" if said else ""
     return (
         f'<div class="wide"><table class="told">\n{caption}<thead><tr>{head}</tr></thead>\n'
