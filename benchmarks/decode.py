@@ -167,7 +167,7 @@ def repeated(minute: Path, file: Path, times: int) -> Path:
                 if not number:
                     streams = [container.add_stream_from_template(stream) for stream in source.streams]
                 for packet in source.demux():
-                    if packet.dts is not None and packet.size and not packet.is_discard:
+                    if packet.dts is not None and packet.pts is not None and not packet.is_discard:
                         shift = number * round(60 / packet.time_base)
                         packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                         packet.stream = streams[packet.stream_index]

@@ -115,7 +115,7 @@ def test_a_demo_goes_on_where_it_was_killed_and_then_repeats_nothing(
     predictions = json.loads(before["predictions.json"])["utterances"]
     assert [turn["text"] for turn in predictions] == [turn.text for turn in conversation]
     assert {tuple(turn["modalities"]) for turn in predictions} == {("text", "audio", "visual")}
-    assert all(0 < turn["shift"] <= 0.1 + 1e-6 for turn in predictions)
+    assert all(0 < turn["shift"] <= tiny().fusion.theta + 1e-6 for turn in predictions)
 
     # What it says, on the terminal and on the page.
     page = before["report.html"].decode()

@@ -66,7 +66,8 @@ def encode_split(
 
     def compute(rows: range) -> dict[str, np.ndarray[Any, Any]]:
         encoder, inputs = loaded()
-        there = [row for row in rows if inputs.present[row]]
+        present = inputs.present
+        there = [row for row in rows if present[row]]
         columns = Columns.absent(len(rows), classes)
         if there:
             encoded = inputs.encode(encoder, there)

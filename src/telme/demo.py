@@ -37,8 +37,8 @@ DIALOGUES = 48
 PLANTED = "planted.json"  # of a made-up corpus, what was planted in it
 
 MADE_UP = (
-    "The corpus is made up: sentences of a phrasebook, synthetic voices, drawn faces, and the defects that MELD is known "
-    "for. Scores on it show that the parts work together; they say nothing about people."
+    "The corpus is made up: sentences of a phrasebook, synthetic voices, drawn faces, and the defects that MELD is "
+    "known for. Scores on it show that the parts work together; they say nothing about people."
 )
 NO_VERDICT = (
     "Rows as in the paper's Table 3. On one small split, rows whose intervals overlap are not told apart, and they may "
@@ -46,13 +46,15 @@ NO_VERDICT = (
 )
 HELD_OUT = "A dialogue of the test split, which is neither trained on nor selected on, read from its own media files."
 
+Chapter = tuple[str, Sequence[Content]]  # heading and what there is to tell
+
 
 def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[RenderableType]:
     """Yields what there is to tell of each step, for the terminal; the last one writes `report.html`.
 
     Args:
-        out: Folder that ends with `corpus`, `store`, `ablation` (its runs), `model`, `conversation.json`,
-            `predictions.json`, `results.json` and `report.html`.
+        out: Folder that ends with `corpus`, `findings.json`, `store`, `ablation` (its runs), `model`,
+            `conversation.json`, `predictions.json`, `results.json` and `report.html`.
         recipe: Of the model and of the last row of the ablation; `tiny` by default.
 
     Raises:
@@ -60,38 +62,37 @@ def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[Renderabl
     """
     out, recipe = Path(out), recipe or tiny()
     torch.set_num_threads(1)  # the models are so small that threads would only wait for each other
-    chapters: dict[str, Sequence[Content]] = {}
 
     yield MADE_UP
     corpus = _made_up(out / "corpus")
     findings = _findings(corpus, out / "findings.json")
-    chapters["Checking the corpus"] = (_comparison(findings, corpus), findings_table(findings))
-    yield from _told(chapters)
+    checked = ("Checking the corpus", (_comparison(findings, corpus), findings_table(findings)))
+    yield from _told(checked)
 
     store = prepare(corpus, out / "store")
     problems = store.problems()
-    chapters["Preparing the store"] = (_splits_table(store), *([problems_table(problems)] if problems else []))
-    yield from _told(chapters)
+    prepared = ("Preparing the store", (_splits_table(store), *([problems_table(problems)] if problems else [])))
+    yield from _told(prepared)
 
-    yield Text("\nTraining: teacher, students and fusion, in four variants", style="bold")
+    yield from _told(("Training teacher, students and fusion, in four variants", ()))
     rows = []
     for row in run_ablation(recipe, store, out / "ablation"):
         yield f"{row.variant.name}: {row.runs[0].path}"
         rows.append(row)
     run = rows[-1].runs[0]
-    chapters["Ablation"] = (NO_VERDICT, ablation_table([row.to_dict("test") for row in rows]))
-    yield from _told(chapters)
-    yield from (results_table(record) for record in run.results["results"] if record["split"] == "test")
+    on_test = [record for record in run.results["results"] if record["split"] == "test"]
     _write_results(out, rows, run)
+    ablated = ("Ablation", (NO_VERDICT, ablation_table([row.to_dict("test") for row in rows])))
+    yield from _told(ablated)
+    yield from map(results_table, on_test)
 
     write_whole(out / "conversation.json", to_json(_held_out(corpus, findings, out)) + "\n")
     conversations = read(out / "conversation.json")
     predictions = Recognizer.from_pretrained(out / "model")(conversations, title="reading clips")
     results = list(zip(conversations, predictions, strict=True))
     write_whole(out / "predictions.json", predictions_to_json(results))
-    yield Text("\nA conversation that it has not seen", style="bold")
-    yield HELD_OUT
-    yield from predictions_table(results)
+    unseen = ("A conversation that it has not seen", (HELD_OUT, Readings(results, recipe.fusion.theta)))
+    yield from _told(unseen)
 
     write_report(
         out / "report.html",
@@ -99,21 +100,19 @@ def demo(out: str | Path, *, recipe: Recipe | None = None) -> Iterator[Renderabl
         recipe=asdict(run.recipe),
         environment=run.environment,
         histories={name: fitted["history"] for name, fitted in run.results["stages"].items()},
-        results=[record for record in run.results["results"] if record["split"] == "test"],
+        results=on_test,
         notes=[MADE_UP],
-        chapters={
-            "A conversation that it has not seen": (HELD_OUT, Readings(results, recipe.fusion.theta)),
-            **dict(reversed(chapters.items())),
-        },
+        chapters=dict([unseen, ablated, prepared, checked]),
     )
     yield f"wrote {out / 'report.html'}, and beside it the corpus, the store, the runs and the model"
 
 
-def _told(chapters: dict[str, Sequence[Content]]) -> Iterator[RenderableType]:
-    """The last chapter as the terminal shows it."""
-    heading, contents = list(chapters.items())[-1]
+def _told(chapter: Chapter) -> Iterator[RenderableType]:
+    """A chapter as the terminal shows it."""
+    heading, contents = chapter
     yield Text(f"\n{heading}", style="bold")
-    yield from (content for content in contents if not isinstance(content, Readings))
+    for content in contents:
+        yield from predictions_table(content.results) if isinstance(content, Readings) else [content]
 
 
 def _made_up(root: Path) -> Corpus:

@@ -489,7 +489,7 @@ class _Track(ABC, Generic[Frame]):
             yield packet
 
     def _time(self, stamp: int) -> float:
-        return float(stamp * self._unit) - self._origin
+        return stamp * self._unit.numerator / self._unit.denominator - self._origin
 
     def _stamp(self, time: float) -> int:
         return int((time + self._origin) / self._unit)
@@ -661,7 +661,11 @@ def _open(file: Path, *, look: bool = False) -> InputContainer:
 
 
 def _audio(container: InputContainer) -> AudioStream | None:
-    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+    """The first sound whose sampling rate can be true."""
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and LEAST_HERTZ <= stream.sample_rate <= MOST_HERTZ:
+            return stream
+    return None
 
 
 def _video(container: InputContainer) -> VideoStream | None:
