@@ -16,10 +16,10 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,43 +51,44 @@ def main() -> None:
         folder = Path(name)
         write_synthetic(folder / "meld", dialogues=arguments.dialogues)
         corpus = read_corpus("meld", folder / "meld")
-        ours, theirs = time_ours(corpus, folder, arguments.epochs), time_theirs(corpus, arguments.epochs)
+        ours, theirs = our_stages(corpus, folder, arguments.epochs), their_stages(corpus, arguments.epochs)
+        fast, slow = dict[str, Cost](), dict[str, Cost]()
+        for stage in STAGES:  # in turn, so that a busy machine slows both
+            fast[stage] = cost(ours[stage])
+            slow[stage] = cost(theirs[stage]) if stage in theirs else Cost()
     sizes = ", ".join(f"{sum(map(len, of_split))} {split}" for split, of_split in corpus.splits.items())
     print(f"Commit {commit()}, {date.today()}; {hardware()}.")
     print(f"Clips: {sizes}; {arguments.epochs} epochs; {os.environ['OMP_NUM_THREADS']} thread(s).\n")
     print("| | released loop, s | CPU s | telme, s | CPU s | ratio | of CPU |\n| --- " + "| --: " * 6 + "|")
     for stage, title in STAGES.items():
-        print(row(title, theirs.get(stage, Cost()), ours[stage]))
-    print(row("all", total(theirs), total(ours)))
+        print(row(title, slow[stage], fast[stage]))
+    print(row("all", total(slow), total(fast)))
 
 
-def time_ours(corpus: Corpus, folder: Path, epochs: int) -> dict[str, Cost]:
-    """What each stage takes of a user who prepares the corpus and trains on the store."""
+def our_stages(corpus: Corpus, folder: Path, epochs: int) -> dict[str, Callable[[], object]]:
+    """What a user calls, who prepares the corpus and trains on the store."""
     # The processes that decode import this file anew: what is slow to import is imported where it is needed.
     from telme.prepare import prepare
     from telme.stages import train
+    from telme.store import Store
 
-    recipe, costs = small_meld(epochs), dict[str, Cost]()
-    with timed(costs, "prepare"):
-        store = prepare(corpus, folder / "store")
-    for stage in ("teach", "distil", "fuse"):
-        with timed(costs, stage):
-            train(recipe, store, folder / "run", stage=stage)
-    return costs
+    recipe = small_meld(epochs)
+
+    def fit(stage: str) -> None:
+        train(recipe, Store(folder / "store"), folder / "run", stage=stage)
+
+    fits = {stage: partial(fit, stage) for stage in STAGES if stage != "prepare"}
+    return {"prepare": partial(prepare, corpus, folder / "store"), **fits}
 
 
-def time_theirs(corpus: Corpus, epochs: int) -> dict[str, Cost]:
-    """What each stage takes of the released loop."""
+def their_stages(corpus: Corpus, epochs: int) -> dict[str, Callable[[], object]]:
+    """The stages of the released loop, which decodes in each of them."""
     from released_loop import ReleasedLoop
 
     warnings.simplefilter("ignore")  # librosa announces that it will stop reading videos
     loop = ReleasedLoop(small_meld(epochs), corpus)
     loop.collate(loop.train[:1])  # librosa compiles what it needs when it is first called
-    costs: dict[str, Cost] = {}
-    for stage in (loop.teach, loop.distil, loop.fuse):
-        with timed(costs, stage.__name__):
-            stage()
-    return costs
+    return {"teach": loop.teach, "distil": loop.distil, "fuse": loop.fuse}
 
 
 def small_meld(epochs: int) -> Recipe:
@@ -102,12 +103,11 @@ def small_meld(epochs: int) -> Recipe:
     return replace(recipe, teach=fitting, distil=fitting, fuse=fitting)
 
 
-@contextmanager
-def timed(costs: dict[str, Cost], stage: str) -> Iterator[None]:
-    """Adds to the costs what happens within."""
+def cost(work: Callable[[], object]) -> Cost:
+    """What a call takes."""
     began, cpu_began = time.monotonic(), cpu_seconds()
-    yield
-    costs[stage] = Cost(time.monotonic() - began, cpu_seconds() - cpu_began)
+    work()
+    return Cost(time.monotonic() - began, cpu_seconds() - cpu_began)
 
 
 def total(costs: dict[str, Cost]) -> Cost:
@@ -115,11 +115,10 @@ def total(costs: dict[str, Cost]) -> Cost:
     return Cost(*map(sum, zip(*costs.values(), strict=True)))
 
 
-def row(title: str, theirs: Cost, ours: Cost) -> str:
+def row(title: str, slow: Cost, fast: Cost) -> str:
     """A line of the table."""
-    numbers = [f"{number:.1f}" for number in (*theirs, *ours)]
-    ratios = [f"{slow / fast:.1f}" for slow, fast in zip(theirs, ours, strict=True)]
-    return "| " + " | ".join([title, *numbers, *ratios]) + " |"
+    ratios = [f"{theirs / ours:.1f}" if theirs else "" for theirs, ours in zip(slow, fast, strict=True)]
+    return "| " + " | ".join([title, *(f"{number:.1f}" for number in (*slow, *fast)), *ratios]) + " |"
 
 
 def cpu_seconds() -> float:

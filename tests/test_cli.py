@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import RESULT_KEYS
+from recordings import record
 from transformers.utils import logging
 
 from telme.cli import main
@@ -28,13 +29,16 @@ from telme.run import Run
 from telme.store import MANIFEST, Store
 from telme.transcripts import read
 
+BACKBONES = ("--text-backbone", "--audio-backbone", "--visual-backbone")
 OPTIONS = {
     "demo": {"--out"},
     "check": {"CORPUS", "ROOT", "--json"},
+    "synth": {"OUT", "--corpus", "--dialogues", "--seed", "--defects"},
     "prepare": {"CORPUS", "ROOT", "--out"},
-    "train": {"PRESET", "--store", "--out", "--stage", "--seed", "--text-backbone"},
-    "evaluate": {"MODEL", "--store", "--split", "--json"},
-    "predict": {"MODEL", "FILE", "--format"},
+    "train": {"PRESET", "--store", "--out", "--stage", "--seed", *BACKBONES},
+    "evaluate": {"MODEL", "--store", "--split", "--json", "--as-released"},
+    "predict": {"MODEL", "FILE", "--format", "--media"},
+    "import-released": {"DIR", "--out", *BACKBONES},
 }
 HEADER = ["Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "Season", "Episode", "StartTime", "EndTime"]
 CONVERSATION = {
@@ -135,14 +139,14 @@ def exchange(path: Path, old: bytes, new: bytes) -> None:
 def test_the_options_of_a_command_are_pinned(telme: Telme, command: str) -> None:
     ended = telme(command, "--help")
     assert (ended.status, ended.err) == (0, "")
-    shown = re.findall(r"^[│\s]*(--[a-z][a-z-]*|[A-Z]{4,}(?=  ))", ended.out, flags=re.MULTILINE)
+    shown = re.findall(r"^[│\s]*(--[a-z][a-z-]*|[A-Z]{3,}(?=  ))", ended.out, flags=re.MULTILINE)
     assert sorted(shown) == sorted(OPTIONS[command])
 
 
 def test_the_commands_are_pinned(telme: Telme) -> None:
     ended = telme("--help")
     assert ended.status == 0
-    assert "{demo,check,prepare,train,evaluate,predict}" in ended.out
+    assert "{demo,check,synth,prepare,train,evaluate,predict,import-released}" in ended.out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["predict", "mini"]])
@@ -172,8 +176,8 @@ def test_arguments_that_do_not_fit_are_told_whatever_the_terminal(encoding: str)
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ("", ["demo, check, prepare, train, evaluate, predict"]),
-        ("sing", ["sing", "demo, check, prepare, train, evaluate, predict"]),
+        ("", ["demo, check, synth, prepare, train, evaluate, predict, import-released"]),
+        ("sing", ["sing", "demo, check, synth, prepare, train, evaluate, predict, import-released"]),
         ("check meld", ["ROOT"]),
         ("check friends there", ["'friends'", "'meld'"]),
         ("prepare meld there", ["--out"]),
@@ -262,6 +266,46 @@ def test_predict_is_json_away_from_a_terminal_and_a_table_on_one(
     assert re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal) == table
 
 
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A second of a voice without a face."""
+    return record(tmp_path / "recording.m4a", seconds=1.0, colours=None)
+
+
+def test_predict_with_media(telme: Telme, media_run: Run, recording: Path, here: Path) -> None:
+    turns = [
+        {"speaker": "Ann", "text": "what a lovely day", "start": 0.1, "end": 0.5},
+        {"speaker": "Bob", "text": "I hate waiting"},
+        {"speaker": "Cy", "text": "", "media": "recording.m4a"},
+    ]
+    document = here / "talk.json"
+    document.write_text(json.dumps({"id": "talk", "utterances": turns}), encoding="utf-8")
+    shutil.copy(recording, here)
+    ended = telme("predict", media_run.model, document, "--media", recording, "--format", "json")
+    assert ended.status == 0
+    assert ended.err == "telme: utterance 1, Ann: no-video\ntelme: utterance 3, Cy: no-video\n"
+    ann, bob, cy = flat(json.loads(ended.out))[0]["utterances"]
+    assert [turn["modalities"] for turn in (ann, bob, cy)] == [["text", "audio"], ["text"], ["audio"]]
+    assert 0 < ann["shift"] < 0.2
+    assert bob["text_only"] == bob["probabilities"] != ann["text_only"]
+    assert "text_only" not in cy or cy["text_only"] == {}
+    table = telme("predict", media_run.model, document, "--media", recording, "--format", "csv").out
+    assert [row["modalities"] for row in csv.DictReader(io.StringIO(table))] == ["text+audio", "text", "audio"]
+
+
+def test_predict_refuses_media_that_are_not_there(telme: Telme, media_run: Run, office: Path) -> None:
+    refusal = telme("predict", media_run.model, office, "--media", "gone.mp4").refusal
+    assert refusal.startswith("gone.mp4: no such file; the conversation names it as its media")
+
+
+def test_stages_one_by_one(telme: Telme, media_recipe: Recipe, media_store: Store, here: Path) -> None:
+    (here / "mine.json").write_text(media_recipe.to_json(), encoding="utf-8")
+    ended = telme("train", "mine.json", "--store", media_store.path, "--out", "run", "--stage", "teach")
+    assert ended.status == 0
+    assert ended.err.endswith("telme: stage teach is done; the other stages are left\n")
+    assert not (here / "run" / "results.json").exists()
+
+
 def test_check_and_prepare(telme: Telme, meld: Path, here: Path) -> None:
     checked = telme("check", "meld", meld, "--json", "findings.json")
     assert checked.status == 0
@@ -308,7 +352,7 @@ def test_train_does_not_repeat_a_finished_run(telme: Telme, run: Run, store: Sto
     ended = telme("train", run.path / "recipe.json", "--store", store.path, "--out", run.path)
     assert ended.status == 0
     assert "padding efficiency" in ended.err
-    efficiency = run.results["stages"]["teach"]["padding_efficiency"]
+    efficiency = run.results["stages"]["text"]["padding_efficiency"]
     assert f"{efficiency:.3f}" in ended.err
     seeded = telme("train", run.path / "recipe.json", "--store", store.path, "--out", run.path, "--seed", 8)
     assert "another recipe or seed" in seeded.refusal
@@ -403,9 +447,11 @@ def test_a_recipe_with_an_unknown_key(telme: Telme, recipe: Recipe, store: Store
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gigantic"], "no preset or file 'gigantic'; presets are meld, iemocap, mini, tiny"),
-        (["tiny"], "label 'calm' is not one of recipe 'tiny': neutral, surprise"),
+        (["gigantic"], "no preset or file 'gigantic'; presets are meld, iemocap, meld-released, iemo"),
+        (["mini"], "label 'calm' is not one of recipe 'mini': neutral, surprise"),
+        (["tiny"], "no annotated utterance of 'train' has a voice; train a preset that reads the rest"),
         (["mine.json", "--text-backbone", "no/such/folder"], "text backbone 'no/such/folder'"),
+        (["mine.json", "--audio-backbone", "ears"], "audio backbone 'ears': recipe 'moods' reads text"),
         (["mine.json", "--seed", "-1"], "seed"),
     ],
 )

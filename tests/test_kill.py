@@ -74,7 +74,7 @@ def test_killed_within_a_stage(recipe: Recipe, store: Store, tmp_path: Path) -> 
     file = tmp_path / "recipe.json"
     file.write_text(replace(recipe, teach=replace(recipe.teach, epochs=8)).to_json(), encoding="utf-8")
     train_undisturbed(file, store.path, tmp_path / "undisturbed")
-    train_killed(file, store.path, tmp_path / "killed", kills=6, seconds=1.0)
+    train_killed(file, store.path, tmp_path / "killed", kills=5, seconds=0.8)
     assert_same(tmp_path / "killed", tmp_path / "undisturbed")
 
 
@@ -87,7 +87,7 @@ def test_killed_anywhere_between_text_and_fusion(media_recipe: Recipe, media_sto
     fusion = FusionSettings(kind="concatenation")  # whose checkpoints are small
     file.write_text(replace(media_recipe, fusion=fusion).to_json(), encoding="utf-8")
     train_undisturbed(file, stores[0], tmp_path / "undisturbed")
-    assert train_killed(file, stores[1], tmp_path / "killed", kills=7, seconds=1.5), "no kill fell between two stages"
+    assert train_killed(file, stores[1], tmp_path / "killed", kills=6, seconds=1.5), "no kill fell between two stages"
     assert_same(tmp_path / "killed", tmp_path / "undisturbed")
     columns = [{path.relative_to(store) for path in store.glob("columns/*/*.arrow")} for store in stores]
     assert columns[0] == columns[1]

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-COMMANDS = ("demo", "check", "prepare", "train", "evaluate", "predict")
+COMMANDS = ("demo", "check", "synth", "prepare", "train", "evaluate", "predict", "import-released")
 FENCE = re.compile(r"^```(?P<info>.*)\n(?P<body>(?:.*\n)*?)```$", re.MULTILINE)
 
 
@@ -28,7 +28,7 @@ def commands() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for line in README.splitlines():
         for part in re.split(r" (?:&&|\|) ", line):
-            for command, rest in re.findall(r"(?:^\$ |[`/]|^)telme ([a-z]+)([^`]*)", part):
+            for command, rest in re.findall(r"(?:^\$ |[`/]|^)telme ([a-z-]+)([^`]*)", part):
                 found.setdefault(command, set()).update(re.findall(r"--[a-z-]+", rest))
     return found
 

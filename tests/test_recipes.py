@@ -180,8 +180,9 @@ def test_recipes_are_frozen(recipe: Recipe) -> None:
 
 
 def test_neither_preset_nor_file_lists_the_presets(tmp_path: Path) -> None:
-    assert "no preset or file 'mild'; presets are meld, iemocap, meld-released, iemocap-released, mini, tiny" in refusal("mild")
-    assert "presets are meld, iemocap, meld-released, iemocap-released, mini, tiny" in refusal(str(tmp_path))
+    presets = "presets are meld, iemocap, meld-released, iemocap-released, mini, tiny"
+    assert f"no preset or file 'mild'; {presets}" in refusal("mild")
+    assert presets in refusal(str(tmp_path))
 
 
 @pytest.mark.parametrize(

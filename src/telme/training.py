@@ -7,6 +7,7 @@ the batches, and with them the losses, are those of one process.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import time
@@ -17,7 +18,6 @@ from typing import Any, Protocol, cast
 
 import torch
 from accelerate.data_loader import prepare_data_loader
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import (
@@ -41,7 +41,7 @@ Metrics = Mapping[str, float]
 
 SELECTED_BY = "dev_weighted_f1"  # the dev metric whose best epoch is kept
 WHOLE = "whole"  # the file that marks a checkpoint as completely written
-CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch, at least;
+CHECKPOINT_SECONDS = 60  # between checkpoints, at least;
 CHECKPOINT_SHARE = 20  # writing them takes at most about 1/20 of the time
 STEPS_BETWEEN_QUESTIONS = 20  # of several processes, that have to agree on when to save
 LOADING_PROCESSES = 8  # beside a GPU, which would wait for the clips to be unpacked
@@ -118,21 +118,21 @@ def fit(
             args=_arguments(fitting, seed=seed, folder=folder),
         )
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    best_step = trainer.state.best_global_step
-    assert best_step is not None
-    barrier()  # only the main process has written it
-    model.load_state_dict(load_file(_checkpoint(folder, best_step) / "model.safetensors"))
-    objective.load_state_dict(model.evaluated.state_dict())
+    objective.load_state_dict(model.best.state_dict())
     return Fitted(
         history=_history(trainer.state),
-        best_epoch=best_step // len(batches),
+        best_epoch=int(model.best_epoch),
         padding_efficiency=batches.padding_efficiency(epochs=fitting.epochs),
     )
 
 
 class _Averaging(nn.Module):
-    """An objective, with the moving average of its weights where there is one; a checkpoint holds all of it."""
+    """An objective, with the moving average of its weights where there is one, and the best weights so far.
 
+    A checkpoint holds all of it.
+    """
+
+    best_epoch: Tensor
     loss_sum: Tensor
     losses: Tensor
 
@@ -140,6 +140,8 @@ class _Averaging(nn.Module):
         super().__init__()
         self.objective = objective
         self.average = averaged(objective, decay) if decay else None
+        self.best = copy.deepcopy(objective).requires_grad_(False)
+        self.register_buffer("best_epoch", torch.zeros((), dtype=torch.int64))
         # Trainer's own sum starts anew when a run is resumed.
         self.register_buffer("loss_sum", torch.zeros(()))
         self.register_buffer("losses", torch.zeros(()))
@@ -153,6 +155,11 @@ class _Averaging(nn.Module):
         self.loss_sum += loss["loss"].detach()
         self.losses += 1
         return loss
+
+    def keep(self, *, epoch: int) -> None:
+        """Remembers the weights that are evaluated as the best so far."""
+        self.best.load_state_dict(self.evaluated.state_dict())
+        self.best_epoch.fill_(epoch)
 
     def mean_loss(self) -> float:
         """Mean training loss since the last call."""
@@ -172,7 +179,7 @@ def _arguments(fitting: Fitting, *, seed: int, folder: Path) -> TrainingArgument
         use_cpu=not torch.cuda.is_available(),  # Trainer wants to hear it before it computes in bfloat16 there
         seed=seed,
         eval_strategy="epoch",
-        save_strategy="epoch",
+        save_strategy="no",  # see _Checkpoints
         logging_strategy="no",
         metric_for_best_model=SELECTED_BY,
         greater_is_better=True,
@@ -280,6 +287,8 @@ class _Trainer(Trainer):
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         epoch = {"train_loss": self.averaging.mean_loss(), **self.validate(self.averaging.evaluated)}
+        if self.state.best_metric is None or epoch[SELECTED_BY] > self.state.best_metric:
+            self.averaging.keep(epoch=round(self.state.epoch or 0))
         metrics = {f"eval_{name}": value for name, value in epoch.items()}
         self.averaging.train()
         self.log(metrics)
@@ -297,7 +306,7 @@ class _AverageWeights(TrainerCallback):
 
 
 class _Checkpoints(TrainerCallback):
-    """Saves within epochs too, as often as that stays cheap; keeps the newest whole checkpoint and the best one."""
+    """Saves as often as that stays cheap, within epochs too; keeps the newest whole checkpoint."""
 
     def __init__(self) -> None:
         self.saved = self.began = time.monotonic()
@@ -306,17 +315,16 @@ class _Checkpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        self.began = time.monotonic()
-        due = self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost)
-        if world_size() > 1:  # clocks differ, and all save or none
-            due = state.global_step % STEPS_BETWEEN_QUESTIONS == 0 and gather_objects(due)[0]
         # An epoch's last step is saved after its validation: resumed from before that, the epoch would go without.
-        if due and state.global_step % (state.max_steps // state.num_train_epochs):
-            control.should_save = True
+        if state.global_step % (state.max_steps // state.num_train_epochs):
+            control.should_save = self._is_due(state.global_step)
         return control
 
-    def on_evaluate(self, *_: object, **__: object) -> None:
-        self.began = time.monotonic()  # at the end of an epoch, what follows is a checkpoint
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        control.should_save = self._is_due(STEPS_BETWEEN_QUESTIONS)
+        return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         barrier()  # until every process has written its random state
@@ -325,11 +333,18 @@ class _Checkpoints(TrainerCallback):
             newest = _checkpoint(folder, state.global_step)
             (newest / WHOLE).touch()
             for checkpoint in folder.glob("checkpoint-*"):
-                if checkpoint not in (newest, _checkpoint(folder, state.best_global_step or 0)):
+                if checkpoint != newest:
                     (checkpoint / WHOLE).unlink(missing_ok=True)  # before it is taken apart
                     shutil.rmtree(checkpoint)
         self.saved = time.monotonic()
         self.cost = self.saved - self.began
+
+    def _is_due(self, step: int) -> bool:
+        self.began = time.monotonic()
+        due = self.began - self.saved > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * self.cost)
+        if world_size() > 1:  # clocks differ, and all save or none
+            due = step % STEPS_BETWEEN_QUESTIONS == 0 and gather_objects(due)[0]
+        return due
 
 
 class _ShowProgress(TrainerCallback):
