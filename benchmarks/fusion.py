@@ -135,7 +135,7 @@ def main() -> None:
         f"| with the encoders in the loop | {slow:.1f} | {slow / fast:.0f} |",
         f"| writing the columns, once | {once:.1f} | {once / fast:.0f} |",
     )
-    print("\n".join(lines))  # noqa: T201
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

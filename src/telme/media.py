@@ -139,8 +139,8 @@ class Probe:
         readable: Whether it is a media file with at least one stream that can be decoded.
         bytes: Size of the file.
         seconds: Duration, where the header tells.
-        width: Pixels, as shown (rotation honoured).
-        height: Pixels, as shown.
+        width: Pixels, as coded: before any rotation.
+        height: Pixels, as coded.
         frame_rate: Average frames per second.
         channels: Of the sound.
         sample_rate: Hertz.

@@ -358,8 +358,7 @@ def tiny() -> Recipe:
         teach=Fitting(epochs=12, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
         distil=Fitting(epochs=7, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
         fuse=Fitting(epochs=8, batch_size=16, learning_rate=3e-4, max_grad_norm=1.0),
-        # The best on dev of 0.1, 0.5 and 1: beside so small a teacher the students have much to say.
-        fusion=FusionSettings(heads=4, theta=1.0),
+        fusion=FusionSettings(heads=4),
         modality_dropout=0.1,
     )
 
