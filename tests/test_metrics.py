@@ -135,14 +135,14 @@ def test_temperature_is_bounded_where_no_optimum_exists() -> None:
 
 def test_results_are_flat_json_with_the_promised_keys_first() -> None:
     results = Results(
-        split="test", scores=made_up_scores(), selected_on="dev", seed=3, model="runs/a", store="stores/b"
+        split="test", scores=made_up_scores(), subsets={}, selected_on="dev", seed=3, model="runs/a", store="stores/b"
     )
     record = results.to_dict()
     assert list(record)[:11] == [
         *("split", "utterances", "weighted_f1", "weighted_f1_interval", "macro_f1", "per_class", "confusion"),
         *("selected_on", "seed", "model", "store"),
     ]
-    assert set(list(record)[11:]) == {"accuracy", "support", "calibration", "negative_log_likelihood"}
+    assert set(list(record)[11:]) == {"accuracy", "support", "calibration", "negative_log_likelihood", "subsets"}
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert list(record["per_class"]) == list(NAMES)
 
