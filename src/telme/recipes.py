@@ -357,6 +357,8 @@ def tiny() -> Recipe:
         visual=VisualRecipe(backbone=SCRATCH),
         teach=Fitting(epochs=12, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
         distil=Fitting(epochs=7, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0),
+        # On dev of a made-up corpus of 150 dialogues these were better than MELD's 1 and 4, which drown L_cls.
+        distillation=DistillationRecipe(alpha=0.1, temperature=2.0),
         fuse=Fitting(epochs=8, batch_size=16, learning_rate=3e-4, max_grad_norm=1.0),
         fusion=FusionSettings(heads=4),
         modality_dropout=0.1,
