@@ -47,6 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Before PyTorch is imported; several threads that wait for a busy machine spend CPU time without doing anything.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tree = commit()  # others may go on working while it runs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_synthetic(folder / "meld", dialogues=arguments.dialogues)
@@ -57,7 +58,7 @@ def main() -> None:
             fast[stage] = cost(ours[stage])
             slow[stage] = cost(theirs[stage]) if stage in theirs else Cost()
     sizes = ", ".join(f"{sum(map(len, of_split))} {split}" for split, of_split in corpus.splits.items())
-    print(f"Commit {commit()}, {date.today()}; {hardware()}.")
+    print(f"Commit {tree}, {date.today()}; {hardware()}.")
     print(f"Clips: {sizes}; {arguments.epochs} epochs; {os.environ['OMP_NUM_THREADS']} thread(s).\n")
     print("| | released loop, s | CPU s | telme, s | CPU s | ratio | of CPU |\n| --- " + "| --: " * 6 + "|")
     for stage, title in STAGES.items():

@@ -81,7 +81,8 @@ class TestFromFile:
 
     def test_the_one_conversation(self, tmp_path: Path) -> None:
         file = self.write(tmp_path / "one.jsonl", "first")
-        assert Conversation.from_file(file) == Conversation("first", (Utterance("Ann", "first"),), media="own.mp4")
+        media = str(tmp_path / "own.mp4")
+        assert Conversation.from_file(file) == Conversation("first", (Utterance("Ann", "first"),), media=media)
 
     def test_a_recording_that_is_named_replaces_the_files_own(self, tmp_path: Path) -> None:
         assert Conversation.from_file(self.write(tmp_path / "one.jsonl", "first"), media="b.mp4").media == "b.mp4"

@@ -81,22 +81,9 @@ def test_times_are_spans_of_the_conversations_recording(tmp_path: Path) -> None:
     ]
 
 
-def test_a_single_utterance_is_the_whole_recording(tmp_path: Path) -> None:
-    corpus, found = sources(tmp_path, said(), media="/data/a.wav")
-    assert found == [Source(file="/data/a.wav")]
-    assert corpus.repairs == ()
-
-
 def test_an_utterances_own_media_is_its_clip(tmp_path: Path) -> None:
     _, found = sources(tmp_path, said(media="a.mp4"), said(media="b.mp4", start=60, end=61), said())
     assert found == [Source(file=str(tmp_path / "a.mp4")), Source(file=str(tmp_path / "b.mp4")), None]
-
-
-def test_own_media_that_several_share_is_a_recording(tmp_path: Path) -> None:
-    file = str(tmp_path / "a.mp4")
-    corpus, found = sources(tmp_path, said(media="a.mp4", start=0, end=1), said(media="a.mp4", start=1, end=2))
-    assert found == [Source(file=file, start=0, end=1), Source(file=file, start=1, end=2)]
-    assert set(corpus.recordings.values()) == {"a.mp4"}
 
 
 @pytest.mark.parametrize("media", [None, "standup.mp4"])

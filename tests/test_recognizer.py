@@ -291,15 +291,16 @@ class TestMedia:
 
 class TestSources:
     def of(self, *turns: Utterance, media: str | None = None) -> list[Source | None]:
-        return sources_of([Conversation("some", turns, media=media)])
+        return sources_of(Conversation("some", turns, media=media))
 
     def test_clips_are_read_whole(self) -> None:
         turns = (Utterance("Ann", "a", media="a.mp4", start=60, end=62), Utterance("Bob", "b", media="b.mp4"))
         assert self.of(*turns) == [Source(file="a.mp4"), Source(file="b.mp4")]
 
-    def test_a_recording_that_utterances_share_is_cut(self) -> None:
+    def test_later_utterances_change_nothing(self) -> None:
         turns = tuple(Utterance("Ann", "a", media="a.mp4", start=at, end=at + 1) for at in (0, 1))
-        assert self.of(*turns) == [Source(file="a.mp4", start=0, end=1), Source(file="a.mp4", start=1, end=2)]
+        assert self.of(*turns) == [Source(file="a.mp4"), Source(file="a.mp4")]
+        assert self.of(Utterance("Ann", "a"), media="all.mp4") == [None]
 
     def test_the_conversations_recording_is_cut_by_the_times_there_are(self) -> None:
         turns = (Utterance("Ann", "a", start=0.5, end=1), Utterance("Bob", "b"), Utterance("Cy", "c", media="c.mp4"))

@@ -25,7 +25,7 @@ class Utterance:
         text: The transcript; may be empty only where `media` gives something else to read.
         start: Start in seconds within the recording.
         end: End in seconds within the recording; not before `start`.
-        media: Path of the recording that holds this utterance alone, or that `start` and `end` index.
+        media: Path of a clip of this utterance alone; `start` and `end` do not index it.
         label: The annotated emotion, if known.
         id: The corpus's own key, such as `train/dia0_utt3`.
 

@@ -181,7 +181,7 @@ class Recognizer:
 
     def _write_all(self, conversation: Conversation) -> list[Written]:
         context = self.prompter.context()
-        sources = sources_of([conversation])
+        sources = sources_of(conversation)
         return [self.write(turn, context, source) for turn, source in zip(conversation, sources, strict=True)]
 
     def _encode(
@@ -234,7 +234,7 @@ class Session:
         Raises:
             TelMEError: As for `Recognizer`.
         """
-        source = sources_of([Conversation("live", (utterance,))])[0]
+        source = sources_of(Conversation("live", (utterance,)))[0]
         written = self._recognizer.write(utterance, self._context, source)
         read = self._recognizer.read([written])
         if self._remembers:

@@ -10,8 +10,7 @@
 - Ids of conversations and of utterances are unique within a split; without an id, the third utterance of `standup` is
   `standup_utt2`.
 - Paths of media are relative to the manifest's folder. Times are seconds within the conversation's `media`. An
-  utterance's own `media` is a clip of it alone and read whole; but if several utterances name the same file, it is a
-  recording, and their times are seconds within it.
+  utterance's own `media` is a clip of it alone and read whole.
 """
 
 from __future__ import annotations
@@ -164,16 +163,14 @@ class _Place(NamedTuple):
 
 
 def _places(folder: Path, conversations: Sequence[Conversation]) -> Iterator[_Place]:
-    turns = ((conversation, utterance) for conversation in conversations for utterance in conversation)
-    for (conversation, utterance), source in zip(turns, sources_of(conversations), strict=True):
-        file = utterance.media or conversation.media
-        is_clip = source is not None and source.start is None and utterance.media is not None
-        yield _Place(
-            str(utterance.id),
-            recording=(conversation.media if is_clip else file) or conversation.id,
-            file=file,
-            source=None if source is None else replace(source, file=str(folder / source.file)),
-        )
+    for conversation in conversations:
+        for utterance, source in zip(conversation, sources_of(conversation), strict=True):
+            yield _Place(
+                str(utterance.id),
+                recording=conversation.media or conversation.id,
+                file=utterance.media or conversation.media,
+                source=None if source is None else replace(source, file=str(folder / source.file)),
+            )
 
 
 def _untimed_turn(place: _Place) -> Finding:
