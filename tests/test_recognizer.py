@@ -278,11 +278,6 @@ class TestMedia:
         with pytest.raises(TelMEError, match=r"gone\.mp4: no such file; the conversation names it as its media"):
             reader(Conversation("one", (Utterance("Ann", "hello", media="gone.mp4"),)))
 
-    def test_neither_text_nor_times_in_a_shared_recording_is_refused(self, reader: Recognizer) -> None:
-        turns = (Utterance("Ann", "", media="both.mp4"), Utterance("Bob", "hello", media="both.mp4"))
-        with pytest.raises(TelMEError, match="'Ann' has no text; this model needs text, or times or a clip of its own"):
-            reader(Conversation("two", turns))
-
     def test_a_text_model_does_not_look_for_them(self, recognizer: Recognizer) -> None:
         with_media = Conversation("one", (Utterance("Ann", "I love it", media="gone.mp4"),))
         without = Conversation("one", (Utterance("Ann", "I love it"),))

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -104,7 +105,14 @@ def test_a_clock_time_is_its_milliseconds(milliseconds: int) -> None:
 def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, originals: list[Conversation]) -> None:
     path = tmp_path_factory.mktemp("round") / "trip.jsonl"
     write_jsonl(originals, path)
-    assert read(path) == originals
+    assert read(path) == [found_from(path.parent, original) for original in originals]
+
+
+def found_from(folder: Path, conversation: Conversation) -> Conversation:
+    """The conversation with its media where a transcript in the folder says that they are."""
+    turns = (replace(u, media=None if u.media is None else str(folder / u.media)) for u in conversation)
+    media = None if conversation.media is None else str(folder / conversation.media)
+    return replace(conversation, utterances=tuple(turns), media=media)
 
 
 @given(conversations)
@@ -304,8 +312,9 @@ def test_predictions_as_csv_have_a_column_for_each_label() -> None:
     utterance = Utterance("Ann", "Hi, you", 1.0, label="joy")
     text = predictions_to_csv([(Conversation("a", (utterance,)), [prediction(utterance)])])
     assert text.splitlines() == [
-        '"conversation","id","speaker","text","start","end","annotated","label","confidence","p_neutral","p_joy","shift"',
-        '"a","","Ann","Hi, you",1.0,"","joy","joy",0.75,0.25,0.75,0.0',
+        '"conversation","id","speaker","text","start","end","annotated","label","confidence","p_neutral","p_joy","shift",'
+        '"modalities"',
+        '"a","","Ann","Hi, you",1.0,"","joy","joy",0.75,0.25,0.75,0.0,"text"',
     ]
 
 

@@ -128,11 +128,10 @@ class Recognizer:
         """Adds an utterance to its conversation, and returns it with its prompt.
 
         Raises:
-            TelMEError: No text, and nothing else that this model reads.
+            TelMEError: No text, for a model that reads nothing else.
         """
-        if not utterance.text.strip() and (source is None or self.modalities == ("text",)):
-            what = "reads text only" if self.modalities == ("text",) else "needs text, or times or a clip of its own"
-            raise TelMEError(f"an utterance of {utterance.speaker!r} has no text; this model {what}")
+        if not utterance.text.strip() and self.modalities == ("text",):
+            raise TelMEError(f"an utterance of {utterance.speaker!r} has no text; this model reads text only")
         return Written(utterance, context.add(utterance), source)
 
     def read(self, written: Sequence[Written], *, title: str | None = None) -> Read:

@@ -40,7 +40,7 @@ def to_json(conversation: Conversation) -> str:
 
 
 def write_jsonl(conversations: Iterable[Conversation], path: str | Path) -> None:
-    """Writes a file that `telme.transcripts.read` gives back as the same conversations.
+    """Writes a file that `telme.transcripts.read` gives back as the same conversations; paths of media count from it.
 
     Raises:
         TelMEError: The file cannot be written.
