@@ -222,8 +222,9 @@ class TelMEModel(PreTrainedModel):
         led = present[teacher]
         if not students:
             return Reading(alone[teacher], alone[teacher], torch.zeros(len(led)))
-        joined = torch.stack([present[m] for m in students]).any(dim=0)
-        mean = sum(alone[m] for m in students) / sum(present[m] for m in students).clamp(min=1).unsqueeze(1)  # type: ignore[union-attr]
+        there = torch.stack([present[m] for m in students])
+        joined = there.any(dim=0)
+        mean = torch.stack([alone[m] for m in students]).sum(dim=0) / there.sum(dim=0).clamp(min=1).unsqueeze(1)
         probabilities = torch.where(led.unsqueeze(1), alone[teacher], mean)
         shift = torch.zeros(len(led))
         both = (led & joined).nonzero().squeeze(1)
