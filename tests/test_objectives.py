@@ -156,11 +156,14 @@ def fused() -> dict[str, Tensor]:
     }
 
 
-def test_the_fusion_is_scored_by_cross_entropy(fused: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_fusion_is_scored_by_cross_entropy(fused: dict[str, Tensor], label_smoothing: float) -> None:
     fusion = build_fusion(FusionSettings(dropout=0.0), classes=3)
-    loss = FusionObjective(fusion)(**fused)
+    fused["labels"][:7] = -100
+    loss = FusionObjective(fusion, label_smoothing=label_smoothing)(**fused)
     logits = fusion(fused["leading"], fused["students"], fused["present"]).logits
-    torch.testing.assert_close(loss["loss"], F.cross_entropy(logits, fused["labels"]))
+    expected = F.cross_entropy(logits, fused["labels"], label_smoothing=label_smoothing)
+    torch.testing.assert_close(loss["loss"], expected)
     torch.testing.assert_close(loss["logits"], logits)
     assert list(loss["terms"]) == ["classification"]
 

@@ -271,6 +271,13 @@ def test_a_stage_can_be_named(recipe: Recipe, store: Store, tmp_path: Path) -> N
     assert train(quick(recipe), store, tmp_path / "run", stage="teach").is_finished
 
 
+@pytest.mark.parametrize("stage", ["distil", "fuse"])
+def test_a_stage_that_a_recipe_has_not_is_refused(recipe: Recipe, store: Store, tmp_path: Path, stage: str) -> None:
+    with pytest.raises(TelMEError, match=f"stage '{stage}': recipe 'tiny-text' reads text alone; its stage is teach"):
+        train(replace(quick(recipe), name="tiny-text"), store, tmp_path / "run", stage=stage)
+    assert not (tmp_path / "run").exists()
+
+
 def test_utterances_without_a_label_are_context_only(recipe: Recipe, corpus: Corpus, tmp_path: Path) -> None:
     def unlabelled(conversation: Conversation) -> Conversation:
         first, *others = conversation

@@ -333,12 +333,15 @@ def test_the_best_epoch_is_remembered(tmp_path: Path, fitting: Fitting, best: in
 
 
 @pytest.mark.usefixtures("checkpoint_every_step")
-def test_a_checkpoint_without_its_mark_is_ignored(
-    tmp_path: Path, fitting: Fitting, undisturbed: tuple[Fitted, dict[str, Tensor]]
+@pytest.mark.parametrize("mark", [None, "0.0.1"])
+def test_a_checkpoint_that_is_not_whole_or_of_another_version_is_ignored(
+    tmp_path: Path, fitting: Fitting, undisturbed: tuple[Fitted, dict[str, Tensor]], mark: str | None
 ) -> None:
     interrupted(tmp_path, fitting, [10])
     newest = tmp_path / "checkpoint-9"
     (newest / WHOLE).unlink()
+    if mark:
+        (newest / WHOLE).write_text(mark)
     (newest / "optimizer.pt").write_bytes(b"half")
     assert_ends_like(undisturbed, tmp_path, fitting)
 

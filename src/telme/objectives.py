@@ -111,12 +111,14 @@ class FusionObjective(nn.Module):
         fusion: A `Fusion`.
         modality_dropout: In training, the probability that a student is hidden, so that the fusion learns to do without
             it. Students are drawn independently; a row that would lose all it has keeps them.
+        label_smoothing: As for `Classification`.
     """
 
-    def __init__(self, fusion: nn.Module, *, modality_dropout: float = 0.0) -> None:
+    def __init__(self, fusion: nn.Module, *, modality_dropout: float = 0.0, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.fusion = fusion
         self.modality_dropout = modality_dropout
+        self.label_smoothing = label_smoothing
 
     def forward(
         self,
@@ -138,7 +140,8 @@ class FusionObjective(nn.Module):
             None if conversation is None else _all_rows(conversation, real),
         )
         logits, labels = fused.logits.float(), _all_rows(labels, real)
-        loss = F.cross_entropy(logits, labels, reduction="sum") / (labels >= 0).sum().clamp(min=1)
+        total = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+        loss = total / (labels >= 0).sum().clamp(min=1)
         return {"loss": loss, "logits": logits, "terms": {"classification": loss}}
 
 

@@ -63,10 +63,12 @@ def train(
 
     Raises:
         TelMEError: The store has labels that the recipe has not, or no voices or faces for it; a backbone cannot be
-            loaded; the folder holds another experiment; or an earlier stage is missing.
+            loaded; the folder holds another experiment; an earlier stage is missing; or the recipe has no such stage.
     """
     join()
     recipe = replace(recipe, labels=recipe.labels or store.labels.labels)
+    if stage not in (None, "teach") and not recipe.students:
+        raise TelMEError(f"stage {stage!r}: recipe {recipe.name!r} reads {recipe.teacher} alone; its stage is teach")
     _check_store(recipe, store)
     run = Run(out, recipe, store, stages=stages)
     if not run.is_finished:
@@ -95,7 +97,7 @@ def distil(run: Run) -> None:
 def fuse(run: Run) -> None:
     """Stage 3: fits the fusion on the outputs of the frozen encoders (Eq. 16-19)."""
     recipe, folder = run.recipe, folders(run).get(FUSION)
-    if folder is None or folder.is_dir():
+    if folder is None or folder.is_dir():  # none: there is nobody to fuse
         return
     assert recipe.fuse is not None
     data, dev = (_fusion_rows(run, split) for split in ("train", SELECTED_ON))
@@ -103,7 +105,7 @@ def fuse(run: Run) -> None:
     set_seed(recipe.seed)
     fusion = build_fusion(recipe.fusion, classes=len(labels_of(run)))
     fitted = fit(
-        FusionObjective(fusion, modality_dropout=recipe.modality_dropout),
+        FusionObjective(fusion, modality_dropout=recipe.modality_dropout, label_smoothing=recipe.fuse.label_smoothing),
         data,
         lengths=[1] * len(data),
         collate=FusionRows.batch,

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -40,7 +41,7 @@ from telme.recipes import Fitting
 Metrics = Mapping[str, float]
 
 SELECTED_BY = "dev_weighted_f1"  # the dev metric whose best epoch is kept
-WHOLE = "whole"  # the file that marks a checkpoint as completely written
+WHOLE = "whole"  # the file that marks a checkpoint as completely written, and by which version of TelME
 CHECKPOINT_SECONDS = 60  # between checkpoints, at least;
 CHECKPOINT_SHARE = 20  # writing them takes at most about 1/20 of the time
 STEPS_BETWEEN_QUESTIONS = 20  # of several processes, that have to agree on when to save
@@ -331,7 +332,7 @@ class _Checkpoints(TrainerCallback):
         if is_main():
             folder = Path(str(args.output_dir))
             newest = _checkpoint(folder, state.global_step)
-            (newest / WHOLE).touch()
+            (newest / WHOLE).write_text(version("telme"))
             for checkpoint in folder.glob("checkpoint-*"):
                 if checkpoint != newest:
                     (checkpoint / WHOLE).unlink(missing_ok=True)  # before it is taken apart
@@ -367,10 +368,11 @@ def _checkpoint(folder: Path, step: int) -> Path:
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was completely written; those that were not are removed."""
+    """The newest whole checkpoint of this version of TelME; others are removed, whose weights may have other names."""
     whole = []
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
-        if (checkpoint / WHOLE).exists():
+        mark = checkpoint / WHOLE
+        if mark.is_file() and mark.read_text() == version("telme"):
             whole.append(str(checkpoint))
         elif is_main():
             shutil.rmtree(checkpoint)
