@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 from recordings import record
 
-import telme.media
 from telme.media import (
     DECODER,
     FRAMES,
@@ -30,6 +29,7 @@ from telme.media import (
     probe,
     read_clip,
 )
+from telme.media.picture import Picture
 
 
 def sweep(seconds: float, rate: int = 44_100) -> NDArray[np.float32]:
@@ -114,7 +114,7 @@ def test_spans_in_the_order_of_time_share_one_open_file(
     meeting: Path, monkeypatch: pytest.MonkeyPatch, spans: int
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(telme.media, "_open", counting(opened, telme.media._open))
+    monkeypatch.setattr(av, "open", counting(opened, av.open))
     with Recordings() as recordings:
         for start in np.linspace(0, 18, spans):
             recordings.clip(Source(file=str(meeting), start=float(start), end=float(start) + 1.5))
@@ -126,8 +126,8 @@ def test_only_the_wanted_frames_are_converted_and_nothing_is_decoded_after_them(
 ) -> None:
     converted: list[object] = []
     decoded: list[object] = []
-    monkeypatch.setattr(telme.media._Picture, "_pixels", counting(converted, telme.media._Picture._pixels))
-    monkeypatch.setattr(telme.media._Picture, "step", counting(decoded, telme.media._Picture.step))
+    monkeypatch.setattr(Picture, "_pixels", counting(converted, Picture._pixels))
+    monkeypatch.setattr(Picture, "step", counting(decoded, Picture.step))
     with Recording(meeting) as recording:
         recording.clip(7.9, 8.9)
     assert len(converted) == 8
