@@ -355,8 +355,8 @@ def tiny() -> Recipe:
         text=TextRecipe(backbone=SCRATCH, prompt=PromptSettings(max_length=64)),
         audio=AudioRecipe(backbone=SCRATCH, overrides=SHORT_MASKS),
         visual=VisualRecipe(backbone=SCRATCH),
-        # Chosen on dev of made-up corpora (docs/experiments.md). Averaged weights know less of their training rows by heart,
-        # and it is on those rows that the students and the fusion meet the teacher.
+        # Chosen on dev (docs/experiments.md). Averaged weights know less of their training rows by heart, and it is on
+        # those rows that the students and the fusion meet the teacher.
         teach=Fitting(epochs=12, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0, weight_average=0.98),
         distil=Fitting(epochs=7, batch_size=8, learning_rate=2e-3, max_grad_norm=1.0, weight_average=0.98),
         # MELD's 1 and 4 drown L_cls of students that start from nothing.
